@@ -1,0 +1,3 @@
+"""Trimtab watches PyTorch trainings."""
+
+__version__ = "0.1.0"

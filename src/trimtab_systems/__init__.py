@@ -1,0 +1,1 @@
+"""Reference systems: trainings that Trimtab can break on purpose to prove its claims."""
