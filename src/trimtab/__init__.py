@@ -1,3 +1,91 @@
-"""Trimtab watches PyTorch trainings."""
+"""Trimtab keeps the training of neural networks on course: record, detect, act, explain, prove."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_HOME = {
+    "Action": "trimtab.actions",
+    "Detector": "trimtab.detectors",
+    "Diagnosis": "trimtab.records",
+    "Finding": "trimtab.records",
+    "Guard": "trimtab.guard",
+    "Hypothesis": "trimtab.hypotheses",
+    "Judge": "trimtab.judge",
+    "Live": "trimtab.live",
+    "Milestone": "trimtab.system",
+    "Note": "trimtab.records",
+    "Notify": "trimtab.actions",
+    "Outcome": "trimtab.records",
+    "Run": "trimtab.run",
+    "Severity": "trimtab.records",
+    "Signal": "trimtab.records",
+    "Stop": "trimtab.actions",
+    "System": "trimtab.system",
+    "Trace": "trimtab.trace",
+    "Training": "trimtab.system",
+    "TrainingStopped": "trimtab.errors",
+    "Unknown": "trimtab.records",
+    "compare": "trimtab.compare",
+    "diagnose": "trimtab.diagnose",
+    "tap": "trimtab.tap",
+    "train": "trimtab.train",
+    "watch": "trimtab.watch",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for, so that `import trimtab` costs nothing and needs no torch."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'trimtab' has no attribute {name!r}; public names: {', '.join(__all__)}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
+class _Package(ModuleType):
+    """This package: `trimtab.watch` stays the function, also after the module of the same name was imported."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+if TYPE_CHECKING:
+    from trimtab.actions import Action as Action
+    from trimtab.actions import Notify as Notify
+    from trimtab.actions import Stop as Stop
+    from trimtab.compare import compare as compare
+    from trimtab.detectors import Detector as Detector
+    from trimtab.diagnose import diagnose as diagnose
+    from trimtab.errors import TrainingStopped as TrainingStopped
+    from trimtab.guard import Guard as Guard
+    from trimtab.hypotheses import Hypothesis as Hypothesis
+    from trimtab.judge import Judge as Judge
+    from trimtab.live import Live as Live
+    from trimtab.records import Diagnosis as Diagnosis
+    from trimtab.records import Finding as Finding
+    from trimtab.records import Note as Note
+    from trimtab.records import Outcome as Outcome
+    from trimtab.records import Severity as Severity
+    from trimtab.records import Signal as Signal
+    from trimtab.records import Unknown as Unknown
+    from trimtab.run import Run as Run
+    from trimtab.system import Milestone as Milestone
+    from trimtab.system import System as System
+    from trimtab.system import Training as Training
+    from trimtab.tap import tap as tap
+    from trimtab.trace import Trace as Trace
+    from trimtab.train import train as train
+    from trimtab.watch import watch as watch

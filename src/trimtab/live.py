@@ -1,0 +1,112 @@
+"""The present of a training: what sensors may look at during one step.
+
+A Live is built for one optimizer update and thrown away after it. It holds references, never copies, except
+`weights_before`, which exists only on steps where a sensor asked for it. Sensors read it; only Actions change what it
+refers to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+Point = Literal["backward", "gradients", "before", "after"]
+"""When a sensor is read: at the root of a backward pass, when the gradients are whole and not yet clipped, just before
+the optimizer step, just after it."""
+
+Tier = Literal["step", "norms", "census", "trouble"]
+"""How often: every step; every k-th step and all of the first ones; when the graph or the parameter set is new; only
+on a row whose loss or gradient is not finite."""
+
+Reading = Mapping[str, "float | Sequence[float] | torch.Tensor"]
+"""What a sensor returns: name -> number, or 0-D tensor, or a vector as long as its axis has labels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Root:
+    """One root of a backward pass.
+
+    `value` is the detached, unscaled loss (any shape; reduced by mean). `node` is its autograd node, present only
+    inside the "backward" point, for holding it longer would keep the graph alive.
+    """
+
+    value: torch.Tensor
+    node: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """References to one step of one stream (one optimizer).
+
+    Attributes:
+        stream, step, update: as in `Signal`.
+        optimizer: the stream's optimizer; None at the "backward" point, where it is not known yet.
+        parameters: the stream's tensors in forward order, P of them.
+        axes: label lists by axis name: "parameters" (P names), "groups" (optimizer parameter groups), and
+            "everything" (every known parameter of every model, whether an optimizer holds it or not; E of them).
+        group_of: index of the parameter group of each of the P parameters.
+        model_parameters: the E tensors that the axis "everything" names.
+        held: ids of all parameters that any optimizer holds.
+        models: the root modules that own the parameters.
+        roots: backward roots since the last update of this stream.
+        batch: what the user handed over with `allows(batch=...)`, or None.
+        thorough: at the "backward" point, whether to look at everything: a row of the "norms" tier, or a loss that is
+            already known not to be finite.
+        gradient_norms: P norms measured unscaled and before clipping, on the parameters' device, or None.
+        clipped: whether a clipping function ran on these gradients since the last update.
+        scale: factor by which the gradients in `.grad` are too large (loss scaling), 1.0 when unscaled.
+        weights_before: copies of the parameters before the update, on steps where a sensor of that tier is due.
+        carried: whether some gradient was still the one of the previous update when this backward began (1.0/0.0),
+            NaN when it is not known.
+        loader_rows: rows of the largest data set that a DataLoader of this process holds; 0 when there is none.
+    """
+
+    stream: str
+    step: int
+    update: int
+    optimizer: torch.optim.Optimizer | None = None
+    parameters: Sequence[torch.Tensor] = ()
+    axes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    group_of: Sequence[int] = ()
+    model_parameters: Sequence[torch.Tensor] = ()
+    held: frozenset[int] = frozenset()
+    models: Sequence[nn.Module] = ()
+    roots: Sequence[Root] = ()
+    batch: Any = None
+    thorough: bool = True
+    gradient_norms: torch.Tensor | None = None
+    clipped: bool = False
+    scale: float = 1.0
+    weights_before: Sequence[torch.Tensor] | None = None
+    carried: float = float("nan")
+    loader_rows: int = 0
+
+
+class Sensor(Protocol):
+    """Reads Live, returns numbers; the only thing that measures.
+
+    A sensor draws no random numbers, writes no gradients and leaves tensors on their device. `points` says when it is
+    read, and `tier` how often. `axes` says for each vector that it returns which of Live's label lists names its
+    entries; scalars are not listed. A name in `sparse` is written only on rows of the "norms" tier and on rows whose
+    loss or gradient is not finite, although it is measured on each.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def points(self) -> tuple[Point, ...]: ...
+    @property
+    def tier(self) -> Tier: ...
+    @property
+    def axes(self) -> Mapping[str, str]: ...
+    @property
+    def sparse(self) -> tuple[str, ...]: ...
+    @property
+    def copies_weights(self) -> bool: ...
+
+    def read(self, live: Live) -> Reading: ...

@@ -1,0 +1,42 @@
+"""The sensors: quantities that Trimtab can measure, one file each. This tuple is the whole catalogue."""
+
+from __future__ import annotations
+
+from trimtab.live import Sensor
+from trimtab.sensors.batch_fingerprint import BatchFingerprint
+from trimtab.sensors.first_nonfinite import FirstNonfinite
+from trimtab.sensors.gradient_norm import GradientNorm
+from trimtab.sensors.gradient_norm_applied import GradientNormApplied
+from trimtab.sensors.gradients_carried import GradientsCarried
+from trimtab.sensors.graph_census import GraphCensus
+from trimtab.sensors.learning_rate import LearningRate
+from trimtab.sensors.loss import Loss
+from trimtab.sensors.optimizer_coverage import OptimizerCoverage
+from trimtab.sensors.update_ratio import UpdateRatio
+
+SENSORS: tuple[Sensor, ...] = (
+    Loss(),
+    LearningRate(),
+    GradientNorm(),
+    GradientNormApplied(),
+    GradientsCarried(),
+    FirstNonfinite(),
+    UpdateRatio(),
+    OptimizerCoverage(),
+    BatchFingerprint(),
+    GraphCensus(),
+)
+
+__all__ = [
+    "SENSORS",
+    "BatchFingerprint",
+    "FirstNonfinite",
+    "GradientNorm",
+    "GradientNormApplied",
+    "GradientsCarried",
+    "GraphCensus",
+    "LearningRate",
+    "Loss",
+    "OptimizerCoverage",
+    "UpdateRatio",
+]

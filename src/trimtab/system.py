@@ -1,0 +1,142 @@
+"""What a System is: something trainable that Trimtab can train, judge and break on purpose.
+
+A System is six files under `trimtab_systems/<name>/`; `recipe.py` holds the frozen Config, the presets and the
+System value that the entry point group `trimtab.systems` names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Literal
+
+from trimtab.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Milestone:
+    """A declared check: `metric` must be `comparison` `value` once `by_step` updates are done."""
+
+    metric: str
+    comparison: Literal[">=", "<=", ">", "<"]
+    value: float
+    by_step: int
+
+    def met_by(self, measured: float) -> bool:
+        """Say whether `measured` satisfies the comparison; NaN never does."""
+        match self.comparison:
+            case ">=":
+                return measured >= self.value
+            case "<=":
+                return measured <= self.value
+            case ">":
+                return measured > self.value
+            case "<":
+                return measured < self.value
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.comparison} {self.value:g} by step {self.by_step}"
+
+    @classmethod
+    def parse(cls, text: str) -> Milestone:
+        """Read 'METRIC >= VALUE by STEP'; raise UserError that shows the form otherwise."""
+        words = text.replace(" by step ", " by ").split()
+        if len(words) != 5 or words[1] not in (">=", "<=", ">", "<") or words[3] != "by":
+            raise UserError(f"milestone {text!r}: expected 'METRIC >= VALUE by STEP', such as 'loss <= 0.5 by 500'")
+        try:
+            return cls(metric=words[0], comparison=words[1], value=float(words[2]), by_step=int(words[4]))  # type: ignore[arg-type]
+        except ValueError as error:
+            raise UserError(f"milestone {text!r}: {error}; write it like 'loss <= 0.5 by 500'") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """A known way to break a system: the config change that causes it and the finding codes that must appear.
+
+    `causes` names the hypotheses that are right; the codes must open within `budget` updates.
+    """
+
+    name: str
+    summary: str
+    change: Mapping[str, Any]
+    expect: tuple[str, ...]
+    causes: tuple[str, ...]
+    budget: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Training:
+    """One training, ready to run: what `trimtab.train` needs from a System.
+
+    Attributes:
+        model: the module whose weights are trained.
+        optimizers: stream name -> optimizer; "main" when there is only one.
+        batches: endless iterator of batches, seeded.
+        loss: (model, batch) -> scalar tensor with a graph.
+        evaluate: () -> metric -> number, on held-out data, without gradients; called every `evaluate_every` updates.
+        better: metric -> "higher" or "lower".
+        steps: how many updates the run takes.
+        clip: global gradient norm to clip to, or None.
+        schedule: called after each update with its index; moves the learning rate, or None.
+    """
+
+    model: nn.Module
+    optimizers: Mapping[str, torch.optim.Optimizer]
+    batches: Iterator[Any]
+    loss: Callable[[nn.Module, Any], torch.Tensor]
+    evaluate: Callable[[], Mapping[str, float]]
+    better: Mapping[str, Literal["higher", "lower"]]
+    steps: int
+    evaluate_every: int
+    clip: float | None = None
+    schedule: Callable[[int], None] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class System:
+    """Something trainable: its configurations, how to build a training, and how it is known to break.
+
+    `presets` maps a preset's name to a function that returns a Config (always with "tiny" and "reference");
+    `build(config, seed)` returns a Training; `milestones(config)` the staged checks of the recipe.
+    """
+
+    name: str
+    summary: str
+    presets: Mapping[str, Callable[[], Any]]
+    build: Callable[[Any, int], Training]
+    faults: Sequence[Fault] = ()
+    milestones: Callable[[Any], Sequence[Milestone]] = lambda config: ()
+    detectors: Sequence[Any] = field(default=())
+    hypotheses: Sequence[Any] = field(default=())
+
+    def fault(self, name: str) -> Fault:
+        """Return the fault called `name`; raise UserError that names the known ones."""
+        for fault in self.faults:
+            if fault.name == name:
+                return fault
+        known = [fault.name for fault in self.faults]
+        raise UserError(
+            f"system {self.name!r} has no fault {name!r}.{nearest(name, known)} Known: {', '.join(known) or 'none'}"
+        )
+
+
+def find_system(name: str) -> System:
+    """Return the installed System called `name` (entry point group `trimtab.systems`).
+
+    Raises:
+        UserError: no such system; the message lists the installed ones.
+    """
+    found = {entry.name: entry for entry in entry_points(group="trimtab.systems")}
+    if name not in found:
+        raise UserError(
+            f"there is no system {name!r}.{nearest(name, found)} Installed: {', '.join(sorted(found)) or 'none'}"
+        )
+    system = found[name].load()
+    if not isinstance(system, System):
+        raise UserError(f"entry point {name!r} of group trimtab.systems is a {type(system).__name__}, not a System")
+    return system

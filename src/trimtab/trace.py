@@ -1,0 +1,314 @@
+"""The past of a training: a read-only history of one stream's signals along the current attempt.
+
+A Trace knows nothing of torch and does no judging. Detectors ask it for series, windows and folds; only the Guard and
+the replay append to it. The same appends and rewinds always give the same Trace, which is why replay equals live.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from trimtab.records import Note, Signal, Value
+
+HEAD = 256
+"""How many of the first entries of each series are kept for ever."""
+RING = 4096
+"""How many of the latest entries of each series are kept."""
+SNAPSHOT_EVERY = 32
+"""Fold states are remembered every so many rows, so that a rewind need not start from the beginning."""
+
+S = TypeVar("S")
+
+
+class Fold(Protocol[S]):
+    """A running summary of one scalar signal: a hashable value object with a pure update.
+
+    `reads` names the signal; `start()` is the state before any row; `advance(state, step, value)` returns the state
+    after one more row and must not change `state`.
+    """
+
+    @property
+    def reads(self) -> str: ...
+
+    def start(self) -> S: ...
+
+    def advance(self, state: S, step: int, value: float) -> S: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ema:
+    """Exponential moving average without start bias; non-finite values are passed over.
+
+    The state is (weighted sum, sum of weights); `Ema.value(state)` is their quotient, NaN before the first value.
+    """
+
+    reads: str
+    half_life: float = 20.0
+
+    def start(self) -> tuple[float, float]:
+        return (0.0, 0.0)
+
+    def advance(self, state: tuple[float, float], step: int, value: float) -> tuple[float, float]:
+        if not math.isfinite(value):
+            return state
+        keep = 0.5 ** (1.0 / self.half_life)
+        return (keep * state[0] + (1 - keep) * value, keep * state[1] + (1 - keep))
+
+    @staticmethod
+    def value(state: tuple[float, float]) -> float:
+        return state[0] / state[1] if state[1] > 0 else math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best finite value so far and its step; the state is (step, value), (-1, NaN) before the first."""
+
+    reads: str
+    better: str = "lower"
+
+    def start(self) -> tuple[int, float]:
+        return (-1, math.nan)
+
+    def advance(self, state: tuple[int, float], step: int, value: float) -> tuple[int, float]:
+        if not math.isfinite(value):
+            return state
+        if state[0] < 0 or (value < state[1] if self.better == "lower" else value > state[1]):
+            return (step, value)
+        return state
+
+
+@dataclass(frozen=True, slots=True)
+class Rolling:
+    """The last `size` finite values, in arrival order; median, MAD and quantiles are read from the state."""
+
+    reads: str
+    size: int = 64
+
+    def start(self) -> tuple[float, ...]:
+        return ()
+
+    def advance(self, state: tuple[float, ...], step: int, value: float) -> tuple[float, ...]:
+        if not math.isfinite(value):
+            return state
+        return (*state[-(self.size - 1) :], value) if self.size > 1 else (value,)
+
+    @staticmethod
+    def quantile(state: tuple[float, ...], q: float) -> float:
+        """Return the `q`-quantile (0..1, linear interpolation), NaN for an empty state."""
+        if not state:
+            return math.nan
+        ordered = sorted(state)
+        place = q * (len(ordered) - 1)
+        low = math.floor(place)
+        high = min(low + 1, len(ordered) - 1)
+        return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+
+    @classmethod
+    def median(cls, state: tuple[float, ...]) -> float:
+        return cls.quantile(state, 0.5)
+
+    @classmethod
+    def mad(cls, state: tuple[float, ...]) -> float:
+        """Return the median absolute deviation, NaN for an empty state."""
+        middle = cls.median(state)
+        return cls.median(tuple(abs(value - middle) for value in state))
+
+
+@dataclass(frozen=True, slots=True)
+class Last:
+    """How often and where a signal was last seen; the state is (count, step, value)."""
+
+    reads: str
+
+    def start(self) -> tuple[int, int, float]:
+        return (0, -1, math.nan)
+
+    def advance(self, state: tuple[int, int, float], step: int, value: float) -> tuple[int, int, float]:
+        return (state[0] + 1, step, value)
+
+
+class Series:
+    """The kept entries of one signal: the first `HEAD`, then the latest `RING`, as parallel lists."""
+
+    __slots__ = ("count", "labels", "steps", "values")
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.values: list[Value] = []
+        self.labels: tuple[str, ...] = ()
+        self.count = 0
+
+    def append(self, step: int, value: Value, labels: tuple[str, ...]) -> None:
+        if labels is not self.labels and labels != self.labels:
+            # A vector whose entries now mean something else starts a new history.
+            self.steps, self.values, self.count = [], [], 0
+        self.labels = labels
+        self.steps.append(step)
+        self.values.append(value)
+        self.count += 1
+        if len(self.steps) > HEAD + 2 * RING:
+            del self.steps[HEAD:-RING]
+            del self.values[HEAD:-RING]
+
+    def window(self, first_step: int) -> tuple[list[int], list[Value]]:
+        """Return the entries whose step is at least `first_step`."""
+        place = bisect.bisect_left(self.steps, first_step)
+        return self.steps[place:], self.values[place:]
+
+    def cut(self, to_step: int) -> None:
+        """Forget every entry later than `to_step`."""
+        place = bisect.bisect_right(self.steps, to_step)
+        gone = len(self.steps) - place
+        del self.steps[place:]
+        del self.values[place:]
+        self.count -= gone
+
+
+class Trace:
+    """The history of one stream, along the current attempt.
+
+    Args:
+        stream: the optimizer whose signals these are.
+        folds: summaries to keep from the first row on; a fold asked for later is built from the kept entries.
+        notes: the announcements of the run, shared between streams and in order of their step.
+    """
+
+    def __init__(self, stream: str = "main", *, folds: Iterable[Fold[Any]] = (), notes: list[Note] | None = None):
+        self.stream = stream
+        self.attempt = 0
+        self.step = -1
+        self.rows = 0
+        self.row: Signal | None = None
+        self.notes: list[Note] = notes if notes is not None else []
+        self._series: dict[str, Series] = {}
+        self._folds: dict[Hashable, Any] = {}
+        self._by_signal: dict[str, list[Fold[Any]]] = {}
+        self._snapshots: list[tuple[int, dict[Hashable, Any]]] = []
+        for fold in folds:
+            self._register(fold)
+
+    # -- writing: the Guard and the replay only ------------------------------------------------------------------
+
+    def append(self, row: Signal) -> None:
+        """Add one row; its step must not lie before the last one and its attempt must be the current one."""
+        if row.stream != self.stream:
+            raise ValueError(f"the trace of stream {self.stream!r} was given a row of stream {row.stream!r}")
+        if row.attempt != self.attempt or row.step < self.step:
+            raise ValueError(
+                f"stream {self.stream!r}: expected a row of attempt {self.attempt} at step {self.step} or later, "
+                f"got attempt {row.attempt} step {row.step}; call rewind() first when the training went back"
+            )
+        if self.rows % SNAPSHOT_EVERY == 0 and row.step > self.step:
+            self._snapshots.append((self.step, dict(self._folds)))
+            if len(self._snapshots) > 2 * RING // SNAPSHOT_EVERY:
+                del self._snapshots[1 : RING // SNAPSHOT_EVERY]
+        self.row, self.step = row, row.step
+        self.rows += 1
+        series = self._series
+        for name, value in row.values.items():
+            entry = series.get(name)
+            if entry is None:
+                entry = series[name] = Series()
+            entry.append(row.step, value, row.labels.get(name, ()) if type(value) is tuple else ())
+            for fold in self._by_signal.get(name, ()):
+                self._folds[fold] = fold.advance(self._folds[fold], row.step, value)  # type: ignore[arg-type]
+
+    def rewind(self, to_step: int) -> None:
+        """Follow a rollback: forget every row later than `to_step` and begin the next attempt."""
+        for series in self._series.values():
+            series.cut(to_step)
+        while self._snapshots and self._snapshots[-1][0] > to_step:
+            self._snapshots.pop()
+        since, states = self._snapshots[-1] if self._snapshots else (-1, {})
+        for fold in list(self._folds):
+            self._folds[fold] = self._refold(fold, states.get(fold), since)  # type: ignore[arg-type]
+        self.attempt += 1
+        self.step = min(self.step, to_step)
+        self.row = None
+
+    def _register(self, fold: Fold[Any]) -> None:
+        self._folds[fold] = self._refold(fold, None, -1)  # type: ignore[index]
+        self._by_signal.setdefault(fold.reads, []).append(fold)
+
+    def _refold(self, fold: Fold[Any], state: Any, since: int) -> Any:
+        if state is None:
+            state, since = fold.start(), -1
+        series = self._series.get(fold.reads)
+        if series is not None:
+            for step, value in zip(*series.window(since + 1), strict=True):
+                state = fold.advance(state, step, value)  # type: ignore[arg-type]
+        return state
+
+    # -- reading: detectors --------------------------------------------------------------------------------------
+
+    def has(self, name: str) -> bool:
+        """Say whether `name` was measured at least once."""
+        series = self._series.get(name)
+        return series is not None and bool(series.steps)
+
+    def count(self, name: str) -> int:
+        """Return how many measurements of `name` lie on the current attempt's path."""
+        series = self._series.get(name)
+        return series.count if series is not None else 0
+
+    def scalar(self, name: str) -> float | None:
+        """Return the latest value of a scalar signal, or None if it was never measured."""
+        series = self._series.get(name)
+        if series is None or not series.values:
+            return None
+        value = series.values[-1]
+        if isinstance(value, tuple):
+            raise TypeError(f"signal {name!r} is a vector; read it with vector()")
+        return value
+
+    def vector(self, name: str) -> Mapping[str, float] | None:
+        """Return the latest value of a vector signal as label -> number, or None if it was never measured."""
+        series = self._series.get(name)
+        if series is None or not series.values:
+            return None
+        value = series.values[-1]
+        if not isinstance(value, tuple):
+            raise TypeError(f"signal {name!r} is a scalar; read it with scalar()")
+        return dict(zip(series.labels, value, strict=False))
+
+    def labels(self, name: str) -> tuple[str, ...]:
+        """Return the names of the entries of a vector signal, in forward order for per-tensor signals."""
+        series = self._series.get(name)
+        return series.labels if series is not None else ()
+
+    def window(self, name: str, steps: int) -> tuple[Sequence[int], Sequence[Value]]:
+        """Return steps and values of `name` measured within the last `steps` steps, the current one included."""
+        series = self._series.get(name)
+        return series.window(self.step - steps + 1) if series is not None else ((), ())
+
+    def first(self, name: str, count: int) -> tuple[Sequence[int], Sequence[Value]]:
+        """Return the first `count` (at most `HEAD`) measurements of `name`."""
+        series = self._series.get(name)
+        return (series.steps[: min(count, HEAD)], series.values[: min(count, HEAD)]) if series is not None else ((), ())
+
+    def last_step(self, name: str) -> int:
+        """Return the step at which `name` was last measured, -1 if never."""
+        series = self._series.get(name)
+        return series.steps[-1] if series is not None and series.steps else -1
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all signals on the current path."""
+        return tuple(name for name, series in self._series.items() if series.steps)
+
+    def fold(self, fold: Fold[S]) -> S:
+        """Return the state of a fold, shared by all who ask for an equal one."""
+        if fold not in self._folds:
+            self._register(fold)
+        state: S = self._folds[fold]  # type: ignore[index]
+        return state
+
+    def noted(self, kinds: Iterable[str]) -> Note | None:
+        """Return the first Note of one of `kinds` that holds at the current step."""
+        if not self.notes:
+            return None
+        wanted = set(kinds)
+        return next((note for note in self.notes if note.kind in wanted and note.covers(self.step)), None)
