@@ -27,6 +27,10 @@ Reading = Mapping[str, "float | Sequence[float] | torch.Tensor"]
 """What a sensor returns: name -> number, or 0-D tensor, or a vector as long as its axis has labels."""
 
 
+UNSCALED = "_trimtab_unscaled"
+"""Attribute of a tensor that GradScaler.scale returned: the loss that it was made from, detached, and the scaler."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Root:
     """One root of a backward pass.
@@ -59,11 +63,12 @@ class Live:
             already known not to be finite.
         gradient_norms: P norms measured unscaled and before clipping, on the parameters' device, or None.
         clipped: whether a clipping function ran on these gradients since the last update.
-        scale: factor by which the gradients in `.grad` are too large (loss scaling), 1.0 when unscaled.
+        scale: factor by which the gradients in `.grad` are too large (loss scaling), 1.0 when unscaled; a 0-D tensor
+            where reading it would wait for the device.
         weights_before: copies of the parameters before the update, on steps where a sensor of that tier is due.
         carried: whether some gradient was still the one of the previous update when this backward began (1.0/0.0),
             NaN when it is not known.
-        loader_rows: rows of the largest data set that a DataLoader of this process holds; 0 when there is none.
+        loaders: (batch size, rows of its data set) of each DataLoader of this process.
     """
 
     stream: str
@@ -81,10 +86,10 @@ class Live:
     thorough: bool = True
     gradient_norms: torch.Tensor | None = None
     clipped: bool = False
-    scale: float = 1.0
+    scale: float | torch.Tensor = 1.0
     weights_before: Sequence[torch.Tensor] | None = None
     carried: float = float("nan")
-    loader_rows: int = 0
+    loaders: Sequence[tuple[int, int]] = ()
 
 
 class Sensor(Protocol):

@@ -24,7 +24,8 @@ class BatchFingerprint(Base):
     - `target_fingerprint`: of the targets that the loss function saved, every step;
     - `input_fingerprint`: of the tensors that the first layers were given, on thorough rows;
     - `batch_fingerprint`: of the batch handed over with `allows(batch=...)`, every step;
-    - `batch_rows`: length of the first dimension; `loader_rows`: rows of the largest data set behind a DataLoader;
+    - `batch_rows`: length of the first dimension; `loader_rows`: rows of the smallest data set behind a
+      DataLoader with that batch size, absent when there is none;
     - `input_nonfinite`: share of non-finite elements of the input, on thorough rows.
 
     A fingerprint is a weighted sum in which the place of each element counts; no random numbers are drawn.
@@ -36,11 +37,11 @@ class BatchFingerprint(Base):
     def read(self, live: Live) -> Reading:
         """Return fingerprints as tensors on the device of the data."""
         if live.optimizer is not None:
-            return _of_batch(live.batch, live.loader_rows) if live.batch is not None else {}
+            return _of_batch(live) if live.batch is not None else {}
         node = live.roots[-1].node if live.roots else None
         if node is None:
             return {}
-        reading: dict[str, float | torch.Tensor] = {}
+        reading: dict[str, Any] = {}
         loss = graph.find_loss(node)
         targets = graph.targets_of(loss) if loss is not None else None
         if targets is not None and targets.numel() > 0:
@@ -50,7 +51,7 @@ class BatchFingerprint(Base):
             if inputs:
                 reading["input_fingerprint"] = fingerprint(inputs[0])
                 reading["batch_rows"] = float(inputs[0].shape[0]) if inputs[0].dim() else 1.0
-                reading["loader_rows"] = float(live.loader_rows)
+                reading.update(_loader_rows(live, reading["batch_rows"]))
                 if inputs[0].is_floating_point():
                     reading["input_nonfinite"] = 1.0 - torch.isfinite(inputs[0]).float().mean()
         return reading
@@ -81,8 +82,13 @@ def _weights(count: int, device: torch.device, dtype: torch.dtype) -> torch.Tens
     return _WEIGHTS[key]
 
 
-def _of_batch(batch: Any, loader_rows: int) -> Reading:
-    parts = list(_tensors(batch))
+def _loader_rows(live: Live, batch_rows: float) -> dict[str, float]:
+    rows = [rows for size, rows in live.loaders if size == batch_rows]
+    return {"loader_rows": float(min(rows))} if rows else {}
+
+
+def _of_batch(live: Live) -> Reading:
+    parts = list(_tensors(live.batch))
     if not parts:
         return {}
     prints = [fingerprint(part) * (index + 1) for index, part in enumerate(parts) if part.numel()]
@@ -91,7 +97,7 @@ def _of_batch(batch: Any, loader_rows: int) -> Reading:
     device = prints[0].device
     total = prints[0] if len(prints) == 1 else torch.stack([p.to(device) for p in prints]).sum()
     rows = float(parts[0].shape[0]) if parts[0].dim() else 1.0
-    return {"batch_fingerprint": total, "batch_rows": rows, "loader_rows": float(loader_rows)}
+    return {"batch_fingerprint": total, "batch_rows": rows, **_loader_rows(live, rows)}
 
 
 def _tensors(batch: Any, depth: int = 0) -> Iterator[torch.Tensor]:

@@ -11,7 +11,7 @@ from trimtab.live import Live, Point, Reading
 from trimtab.sensors._sensor import Base
 
 
-def norms_of(parameters: Sequence[torch.Tensor], scale: float = 1.0) -> torch.Tensor:
+def norms_of(parameters: Sequence[torch.Tensor], scale: float | torch.Tensor = 1.0) -> torch.Tensor:
     """Return the L2 norm of each parameter's gradient divided by `scale`, shape (P,); a missing gradient counts 0.
 
     Multi-tensor kernels, no synchronisation. A non-finite gradient gives a non-finite norm, so this is also the check
@@ -28,7 +28,7 @@ def norms_of(parameters: Sequence[torch.Tensor], scale: float = 1.0) -> torch.Te
     else:
         zero, rest = torch.zeros((), device=device), iter(norms)
         stacked = torch.stack([zero if g is None else next(rest).to(device, torch.float32) for g in gradients])
-    return stacked if scale == 1.0 else stacked / scale
+    return stacked if isinstance(scale, float) and scale == 1.0 else stacked / scale
 
 
 def _dense(gradient: torch.Tensor) -> torch.Tensor:

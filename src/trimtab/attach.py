@@ -1,0 +1,241 @@
+"""The four points at which Trimtab looks at a training, whoever attaches it.
+
+    root of backward    torch.autograd.backward (and GradScaler.scale, which tells the loss from its scaled twin)
+    clipping            torch.nn.utils.clip_grad_norm_ and clip_grad_value_
+    before the step     torch's global optimizer hooks (and GradScaler.step, which may skip it)
+    after the step      the same
+
+The functions of torch are wrapped while at least one listener is attached and restored when the last one leaves. A
+listener that raises is told so and never called again; its error does not reach the user's loop. A process that a
+loader forks inherits the wrappers but no listeners.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import GeneratorType
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.nn.utils import clip_grad
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+from trimtab.errors import TrainingStopped
+from trimtab.live import UNSCALED
+
+log = logging.getLogger("trimtab")
+
+
+class Points(Protocol):
+    """What a listener is told. It changes nothing, unless a response was asked for."""
+
+    def backward_begins(self, roots: Sequence[torch.Tensor]) -> None: ...
+    def backward_ended(self) -> None: ...
+    def clipping(self, parameters: Sequence[torch.Tensor]) -> None: ...
+    def unscaled(self, optimizer: torch.optim.Optimizer) -> None: ...
+    def step_begins(self, optimizer: torch.optim.Optimizer, closure: bool) -> None: ...
+    def step_ended(self, optimizer: torch.optim.Optimizer) -> None: ...
+    def step_skipped(self, optimizer: torch.optim.Optimizer) -> None: ...
+    def weights_loaded(self, module: nn.Module, missing: Sequence[str], unexpected: Sequence[str]) -> None: ...
+    def broke(self, where: str, error: Exception) -> None: ...
+
+
+_listeners: list[Points] = []
+_restore: list[Callable[[], None]] = []
+_in_backward = 0
+_in_step: list[int] = []
+_stepped: set[int] = set()
+
+
+@contextmanager
+def attached(listener: Points) -> Iterator[None]:
+    """Tell `listener` about every training step of this process while the block runs."""
+    attach(listener)
+    try:
+        yield
+    finally:
+        detach(listener)
+
+
+def attach(listener: Points) -> None:
+    """Tell `listener` about every training step of this process from now on."""
+    if not _listeners:
+        _wrap_everything()
+    if listener not in _listeners:
+        _listeners.append(listener)
+
+
+def detach(listener: Points) -> None:
+    """Leave `listener` alone from now on; the last one to leave restores torch as it was."""
+    if listener in _listeners:
+        _listeners.remove(listener)
+    if not _listeners:
+        while _restore:
+            _restore.pop()()
+
+
+def _tell(where: str, *facts: Any) -> None:
+    for listener in tuple(_listeners):
+        try:
+            getattr(listener, where)(*facts)
+        except TrainingStopped:
+            raise
+        except Exception as error:  # noqa: BLE001 - fail open: nothing of ours may reach the user's loop
+            detach(listener)
+            try:
+                listener.broke(where, error)
+            except Exception:  # noqa: BLE001 - a listener that cannot even say that it broke is only logged
+                log.exception("trimtab failed in %s and is switched off; the training goes on", where)
+
+
+def _forked() -> None:
+    global _in_backward
+    _listeners.clear()
+    _in_step.clear()
+    _in_backward = 0
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+def _replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
+    """Put `make(original)` in place of `owner.name`, and remember how to undo it."""
+    original = getattr(owner, name, None)
+    if original is None:
+        return
+    replacement = make(original)
+    setattr(owner, name, replacement)
+
+    def undo() -> None:
+        # Somebody else may have wrapped our wrapper; then theirs stays, and ours, without listeners, does nothing.
+        if getattr(owner, name, None) is replacement:
+            setattr(owner, name, original)
+
+    _restore.append(undo)
+
+
+def _wrap_everything() -> None:
+    _replace(torch.autograd, "backward", _wrap_backward)
+    scaler = torch.amp.GradScaler
+    _replace(scaler, "scale", _wrap_scale)
+    _replace(scaler, "unscale_", _wrap_unscale)
+    _replace(scaler, "step", _wrap_scaler_step)
+    # The inner function is looked up by name at each call, so a script that imported clip_grad_norm_ earlier is seen.
+    inner = "_clip_grads_with_norm_" if hasattr(clip_grad, "_clip_grads_with_norm_") else "clip_grad_norm_"
+    _replace(clip_grad, inner, _wrap_clip)
+    _replace(clip_grad, "clip_grad_value_", _wrap_clip)
+    for name in ("clip_grads_with_norm_", "clip_grad_value_"):
+        _replace(torch.nn.utils, name, _wrap_clip)
+    if inner == "clip_grad_norm_":
+        _replace(torch.nn.utils, inner, _wrap_clip)
+    _replace(nn.Module, "load_state_dict", _wrap_load)
+    for handle in (register_optimizer_step_pre_hook(_before_step), register_optimizer_step_post_hook(_after_step)):
+        _restore.append(handle.remove)
+
+
+def _wrap_backward(original: Any) -> Any:
+    @functools.wraps(original)
+    def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
+        global _in_backward
+        if _in_backward or not _listeners:  # re-entrant: a checkpointed block runs its own backward inside this one
+            return original(tensors, *args, **kwargs)
+        roots = (tensors,) if isinstance(tensors, torch.Tensor) else tuple(tensors)
+        if isinstance(tensors, GeneratorType):
+            tensors = roots
+        _tell("backward_begins", roots)
+        _in_backward += 1
+        try:
+            result = original(tensors, *args, **kwargs)
+        finally:
+            _in_backward = max(_in_backward - 1, 0)
+        _tell("backward_ended")
+        return result
+
+    return backward
+
+
+def _wrap_clip(original: Any) -> Any:
+    @functools.wraps(original)
+    def clip(parameters: Any, *args: Any, **kwargs: Any) -> Any:
+        if _listeners:
+            if isinstance(parameters, torch.Tensor):
+                members: Sequence[torch.Tensor] = [parameters]
+            else:
+                members = list(parameters)
+                parameters = members if members or not isinstance(parameters, GeneratorType) else parameters
+            _tell("clipping", members)
+        return original(parameters, *args, **kwargs)
+
+    return clip
+
+
+def _wrap_scale(original: Any) -> Any:
+    @functools.wraps(original)
+    def scale(self: Any, outputs: Any) -> Any:
+        scaled = original(self, outputs)
+        if _listeners and isinstance(scaled, torch.Tensor) and scaled is not outputs:
+            setattr(scaled, UNSCALED, (outputs.detach(), self))
+        return scaled
+
+    return scale
+
+
+def _wrap_unscale(original: Any) -> Any:
+    @functools.wraps(original)
+    def unscale_(self: Any, optimizer: Any) -> Any:
+        result = original(self, optimizer)
+        _tell("unscaled", optimizer)
+        return result
+
+    return unscale_
+
+
+def _wrap_scaler_step(original: Any) -> Any:
+    @functools.wraps(original)
+    def step(self: Any, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
+        _stepped.discard(id(optimizer))
+        result = original(self, optimizer, *args, **kwargs)
+        if _listeners and id(optimizer) not in _stepped:
+            _tell("step_skipped", optimizer)
+        return result
+
+    return step
+
+
+def _wrap_load(original: Any) -> Any:
+    @functools.wraps(original)
+    def load_state_dict(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        if _listeners:
+            missing, unexpected = getattr(result, "missing_keys", ()), getattr(result, "unexpected_keys", ())
+            _tell("weights_loaded", self, tuple(missing), tuple(unexpected))
+        return result
+
+    return load_state_dict
+
+
+def _before_step(optimizer: Any, args: Any, kwargs: Any) -> None:
+    _in_step.append(id(optimizer))
+    _stepped.add(id(optimizer))
+    if len(_in_step) > 1:  # an optimizer that wraps another one: the outer step is the update
+        return
+    closure = kwargs.get("closure") is not None or (len(args) > 1 and callable(args[1]))
+    try:
+        _tell("step_begins", optimizer, closure)
+    except TrainingStopped:
+        _in_step.clear()
+        raise
+
+
+def _after_step(optimizer: Any, args: Any, kwargs: Any) -> None:
+    if id(optimizer) not in _in_step:
+        return
+    # A step that raised never came here; whatever it left behind is dropped with it.
+    del _in_step[_in_step.index(id(optimizer)) :]
+    if not _in_step:
+        _tell("step_ended", optimizer)

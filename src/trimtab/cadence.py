@@ -1,0 +1,73 @@
+"""How often to measure what: a few small rules, kept apart so that they can be tested without a training."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from trimtab.live import Tier
+
+FIRST = 32
+"""Every one of the first so many steps of a stream is measured in full: most wiring faults show at once."""
+BURST = 8
+"""So many steps are measured in full after something suspicious."""
+SUSPICIOUS = 10.0
+"""A gradient norm so many times its running mean is suspicious (the mean is over about 20 steps, in the logarithm)."""
+SLOWEST = 64
+"""The cadence is never thinner than one full row in so many steps."""
+CENSUSES = 8
+"""The graph is looked at on the first so many backward passes, and whenever its end looks different."""
+
+
+@dataclass(slots=True)
+class Burst:
+    """Decides from the values of the past rows alone whether a step is measured in full."""
+
+    until: int = -1
+    log_mean: float = math.nan
+
+    def due(self, tier: Tier, step: int, every: int) -> bool:
+        """Say whether sensors of `tier` are read at `step`, with one full row in `every` steps."""
+        if tier == "step":
+            return True
+        return tier == "norms" and (step < FIRST or step % every == 0 or step <= self.until)
+
+    def saw(self, step: int, loss: float, norm: float) -> bool:
+        """Take in a row's loss and gradient norm (NaN where not measured); return whether either is not finite."""
+        trouble = math.isinf(loss) or math.isinf(norm) or loss != loss or norm != norm
+        if trouble:
+            self.until = step + BURST
+        elif norm > 0:
+            log_norm = math.log(norm)
+            if self.log_mean == self.log_mean:
+                if log_norm - self.log_mean > math.log(SUSPICIOUS):
+                    self.until = step + BURST
+                self.log_mean += 0.05 * (log_norm - self.log_mean)
+            else:
+                self.log_mean = log_norm
+        return trouble
+
+
+@dataclass(slots=True)
+class Budget:
+    """Keeps Trimtab's share of the run's time near `overhead` by measuring the dearer quantities less often.
+
+    `overhead` None keeps `every` as it is, so that which rows are full does not depend on the machine.
+    """
+
+    every: int
+    overhead: float | None
+    slowest: int = SLOWEST
+    _floor: int = 0
+
+    def __post_init__(self) -> None:
+        self._floor = self.every
+
+    def spent(self, cost: float, elapsed: float) -> None:
+        """Take in the seconds that Trimtab used out of the seconds that passed, over a few dozen steps."""
+        if self.overhead is None or elapsed <= 0:
+            return
+        if cost > self.overhead * elapsed:
+            self.every = min(self.every * 2, max(self.slowest, self._floor))
+        elif cost < 0.5 * self.overhead * elapsed:
+            self.every = max(self.every // 2, self._floor)

@@ -1,0 +1,504 @@
+"""The Guard: joins measuring, judging and responding inside the user's loop, and holds no opinions.
+
+    guard = Guard("runs/a", model, optimizer)
+    for batch in loader:
+        loss = loss_of(model, batch); loss.backward()
+        if guard.allows(batch=batch):
+            optimizer.step()
+        optimizer.zero_grad()
+
+Nothing that goes wrong in here reaches the loop: a part that fails is switched off, noted and reported as a finding.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+from trimtab import attach, console, discover
+from trimtab.detectors import DETECTORS, MilestoneMissed
+from trimtab.errors import TrainingStopped, UserError, nearest
+from trimtab.judge import MAIN, Detector, Event, History, Ignore, Judge, failed
+from trimtab.live import Live, Sensor
+from trimtab.measure import Measure
+from trimtab.records import Finding, Note, Outcome, Severity, Signal, Value
+from trimtab.respond import Action, Respond
+from trimtab.run import RunWriter
+from trimtab.sensors import SENSORS
+from trimtab.system import Milestone
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+log = logging.getLogger("trimtab")
+
+ASSURE_AFTER = 50
+"""After so many updates one line says what was judged and that nothing is wrong, or what is."""
+
+Better = Literal["higher", "lower"]
+
+
+class Guard:
+    """Watches one training and writes a run folder.
+
+    Args:
+        run: the run's folder, which must be new (an existing one is left alone and a numbered neighbour is made), or
+            None for a fresh folder `<date>-<time>-<name>-<4 hex>` under `root`.
+        model: the module that is trained, several, or None to find them among the living objects.
+        optimizer: one optimizer, or stream name -> optimizer; None takes every optimizer that steps.
+        root: where fresh run folders go; TRIMTAB_RUNS or ./runs when None.
+        name, project, description, tags, system, seed, config: stored with the run.
+        settings: further facts by which runs are compared (command-line arguments, for instance), or a function that
+            returns them once the training has begun.
+        respond: finding code (or "*") -> Action. Nothing acts unasked: the default only observes.
+        detectors, sensors: the rules and quantities to use; the catalogues when None.
+        milestones: declared checks, judged by `milestone-missed`.
+        ignore: finding codes ("code" or "code@subject") to leave out; counted and listed in the report.
+        every: one row in so many is measured in full, after the first 32.
+        overhead: share of the run's time that measuring may take, kept by measuring less often; None keeps `every`.
+        lazily: make the run folder only when the first update or record comes.
+        opened: called with the run folder once it was made.
+
+    Raises:
+        UserError: an unknown code in `respond` or `ignore`, or a model or optimizer of the wrong kind.
+    """
+
+    def __init__(
+        self,
+        run: str | Path | None = None,
+        model: nn.Module | Sequence[nn.Module] | None = None,
+        optimizer: torch.optim.Optimizer | Mapping[str, torch.optim.Optimizer] | None = None,
+        *,
+        root: str | Path | None = None,
+        name: str = "run",
+        project: str = "",
+        description: str = "",
+        tags: Sequence[str] = (),
+        system: str = "",
+        seed: int | None = None,
+        config: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
+        respond: Mapping[str, Action] | None = None,
+        detectors: Sequence[Detector] | None = None,
+        sensors: Sequence[Sensor] | None = None,
+        milestones: Iterable[Milestone] = (),
+        ignore: Iterable[str | Ignore] = (),
+        every: int = 8,
+        overhead: float | None = 0.01,
+        lazily: bool = False,
+        opened: Callable[[Path], None] | None = None,
+    ):
+        rules = tuple(DETECTORS if detectors is None else detectors)
+        wanted = tuple(milestones)
+        if wanted:
+            rules = tuple(replace(d, milestones=wanted) if isinstance(d, MilestoneMissed) else d for d in rules)
+        self._codes = [rule.code for rule in rules]
+        ignores = [self._checked(Ignore.parse(one) if isinstance(one, str) else one) for one in ignore]
+        self.judge = Judge(rules, ignores)
+        self.history = History(self.judge)
+        self.respond = Respond(respond, self._codes) if respond else None
+        self.events: list[Event] = []
+        self.outcomes: list[Outcome] = []
+        self._pid = os.getpid()
+        self._opened = opened
+        self._place = (None if run is None else Path(run), root)
+        self._facts = {
+            "name": name, "project": project, "description": description, "tags": tuple(tags), "system": system,
+            "seed": seed,
+        }  # fmt: skip
+        self._settings = settings or {}
+        self._settings_of: tuple[int, int] = (-1, -1)
+        self._config: dict[str, Any] = {
+            "config": dict(config or {}),
+            "trimtab": {
+                "detectors": {rule.code: _fields(rule) for rule in rules},
+                "every": every,
+                "overhead": overhead,
+                "respond": {code: {"action": a.name, **_fields(a)} for code, a in (respond or {}).items()},
+                "ignore": [str(rule) for rule in ignores],
+            },
+        }
+        self._writer: RunWriter | None = None
+        self._write_failed = False
+        self._unanswered: list[Finding] = []
+        self._stopping: TrainingStopped | None = None
+        self._metrics: dict[str, str] = {}
+        self._kept: dict[str, int] = {}
+        self._failures = 0
+        self._rows = 0
+        self._assured = self._closed = self._broken = False
+        self.measure = Measure(
+            SENSORS if sensors is None else sensors,
+            self._on_row,
+            self._on_failure,
+            models=_models(model),
+            optimizers=_optimizers(optimizer),
+            every=every,
+            overhead=overhead,
+            act=self._act if respond else None,
+        )
+        self.backward_begins = self.measure.backward_begins
+        self.backward_ended = self.measure.backward_ended
+        self.clipping = self.measure.clipping
+        self.unscaled = self.measure.unscaled
+        self.step_ended = self.measure.step_ended
+        self.step_skipped = self.measure.step_skipped
+        console.speak()
+        if not lazily:
+            self._open()
+        attach.attach(self)
+        atexit.register(self._at_exit)
+
+    # -- the user's calls ----------------------------------------------------------------------------------------
+
+    @property
+    def run_path(self) -> Path | None:
+        """The run folder; None while none was made."""
+        return self._writer.path if self._writer is not None else None
+
+    @property
+    def findings(self) -> list[Finding]:
+        """The findings that are open now."""
+        return self.judge.open()
+
+    def allows(self, batch: Any = None) -> bool:
+        """Say whether the update may be taken; hand over the batch so that a stuck loader can be seen.
+
+        Raises:
+            TrainingStopped: a response has asked for a stop.
+        """
+        if self._stopping is not None:
+            raise self._stopping
+        self.measure.batch = batch
+        return True
+
+    def record(
+        self,
+        *,
+        split: str | None = None,
+        better: Better | Mapping[str, Better] | None = None,
+        **metrics: Any,
+    ) -> None:
+        """Record quantities of your own at the current step, such as `accuracy=0.93, split="validation"`.
+
+        `better` says which direction is good ("higher" or "lower", or a mapping by metric); without it no rule
+        guesses. A metric is stored as `split/name`.
+
+        Raises:
+            UserError: a value is not a number or a flat sequence of numbers.
+        """
+        values: dict[str, Value] = {}
+        for name, value in metrics.items():
+            key = f"{split}/{name}" if split else name
+            values[key] = _value(key, value)
+            direction = better.get(name) if isinstance(better, Mapping) else better
+            if direction is not None and self._metrics.get(key) != direction:
+                if direction not in ("higher", "lower"):
+                    raise UserError(f"record: better={direction!r} for {key!r}; expected 'higher' or 'lower'")
+                self._metrics[key] = direction
+                self._tell(Note(kind="metric", step=self._step(), text=key, facts={"better": direction}))
+        if values:
+            self._safely("record", self._own_row, values)
+            self._answer_now(None)
+
+    def note(self, kind: str, *, steps: int | None = None, text: str = "", **facts: float | str) -> None:
+        """Announce something that is intended, such as `note("data-change", steps=200)`.
+
+        A rule that declares this kind as an excuse lowers its findings to info for `steps` updates, or for the rest
+        of the run when `steps` is None.
+        """
+        step = self._step()
+        until = None if steps is None else step + steps
+        self._tell(Note(kind=kind, step=step, until=until, text=text, facts=facts))
+
+    def ignore(self, code: str, subject: str = "*", *, because: str) -> None:
+        """Leave out findings with this code and subject pattern from now on; the report lists it with the reason."""
+        self.judge.ignores.append(self._checked(Ignore(code=code, subject=subject, because=because)))
+        self._tell(Note(kind="ignore", step=self._step(), text=because, facts={"code": code, "subject": subject}))
+
+    def keep(self, name: str, tensor: torch.Tensor, *, every: int = 1) -> None:
+        """Store a tensor in the run's `samples/` folder, each `every`-th time it is called for this name."""
+        count = self._kept[name] = self._kept.get(name, -1) + 1
+        if count % every == 0 and self._writer is not None:
+            self._write("keep", name, self._step(), tensor.detach().cpu().numpy())
+
+    def close(self, status: str = "finished", how: Mapping[str, Any] | None = None) -> None:
+        """End the run: hand on what is still waiting, say how it ended, restore torch. Safe to call twice."""
+        if self._closed or os.getpid() != self._pid:  # a forked child inherits the object but not the run
+            return
+        self._safely("close", self.measure.flush)
+        attach.detach(self)
+        self._closed = True
+        atexit.unregister(self._at_exit)
+        elapsed = self.measure.seconds()
+        if self._rows:
+            self._safely("close", self._own_row, {"trimtab_seconds": self.measure.cost})
+        if self._writer is None:
+            return
+        coverage = self.judge.coverage()
+        self._write(
+            "update",
+            judged=coverage.judged,
+            not_judged=coverage.unknown,
+            ignored=dict(self.judge.ignored),
+            cost={"seconds": self.measure.cost, "share": self.measure.cost / elapsed if elapsed > 0 else 0.0},
+            updates=self.measure.update,
+        )
+        self._write("close", status, dict(how or {}))
+
+    def __enter__(self) -> Guard:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(*ending(error))
+
+    # -- what `attach` tells and measuring does not do alone ---------------------------------------------------------
+
+    def step_begins(self, optimizer: torch.optim.Optimizer, closure: bool) -> None:
+        """Measure, and stop the training here when a response has asked for it."""
+        if self._stopping is not None:
+            raise self._stopping
+        self.measure.step_begins(optimizer, closure)
+
+    def weights_loaded(self, module: nn.Module, missing: Sequence[str], unexpected: Sequence[str]) -> None:
+        """Note that weights were loaded, and how many names did not fit."""
+        facts: dict[str, float | str] = {
+            "module": type(module).__name__,
+            "tensors": float(sum(1 for _ in module.parameters())),
+            "missing": float(len(missing)),
+            "unexpected": float(len(unexpected)),
+        }
+        self._tell(Note(kind="weights-loaded", step=self._step(), facts=facts))
+
+    def broke(self, where: str, error: Exception) -> None:
+        """Take in that Trimtab itself failed; `attach` has already let go of the training."""
+        self._broken = True
+        log.warning(
+            "Trimtab failed in %s (%s: %s) and is switched off; the training goes on",
+            where, type(error).__name__, error,
+        )  # fmt: skip
+        self._announce(failed("trimtab", error, self._step()))
+
+    # -- rows, events, answers -------------------------------------------------------------------------------------
+
+    def _on_row(self, row: Signal) -> None:
+        self._open()
+        self._rows += 1
+        self._write("row", row)
+        for event in self.history.add(row):
+            self._on_event(event)
+        failures, self.judge.failures = self.judge.failures, []
+        for note in failures:
+            self._announce(note)
+        updates = row.update + 1
+        if self._settings_of != (len(self.measure.optimizers), len(self.measure.models)):
+            self._describe()
+        if not self._assured and updates >= ASSURE_AFTER:
+            self._assured = True
+            self._say(self._assurance())
+
+    def _on_event(self, event: Event) -> None:
+        self.events.append(event)
+        self._write("event", event)
+        if not isinstance(event, Finding):
+            return
+        if event.event != "resolved":
+            self._unanswered.append(event)
+        if event.severity >= Severity.WARNING:
+            where = f" [{event.stream}]" if event.stream != MAIN else ""
+            self._say(f"{event.event} {event.severity} {event.code}{where}: {event.summary}")
+
+    def _own_row(self, values: dict[str, Value]) -> None:
+        """Write a row of our own or of the user's, at the current step of the main stream."""
+        self.measure.flush()
+        row = Signal(
+            attempt=self.measure.attempt, step=self._step(), update=self.measure.update, time=self.measure.seconds(),
+            values=values,
+        )  # fmt: skip
+        self._on_row(row)
+
+    def _step(self) -> int:
+        """Return the step of the main stream now: never before the last row that it wrote."""
+        trace = self.history.traces.get(MAIN)
+        latest = self.measure.streams.get(MAIN, self.measure.update - 1)
+        return max(latest, trace.step if trace is not None else 0, 0)
+
+    def _act(self, live: Live, row: Signal) -> None:
+        self._answer_now(live)
+        if self._stopping is not None:
+            raise self._stopping
+
+    def _answer_now(self, live: Live | None) -> None:
+        unanswered, self._unanswered = self._unanswered, []
+        if self.respond is None:
+            return
+        for finding in unanswered:
+            answer = self.respond.answer(finding, live)
+            if answer is None:
+                continue
+            outcome = replace(answer.outcome, after_rows=self._rows)
+            self.outcomes.append(outcome)
+            self._write("outcome", outcome)
+            self.history.tell(outcome)
+            self._say(f"{outcome.action} {outcome.result}: {outcome.because}")
+            if answer.note is not None:
+                self._tell(answer.note)
+                self._own_row({"responses_spent": 1.0})
+            if outcome.stops:
+                self._stopping = TrainingStopped(f"{finding.code} at step {finding.step}: {outcome.because}")
+
+    def _tell(self, note: Note) -> None:
+        note = replace(note, after_rows=self._rows)
+        self._write("note", note)
+        self.history.tell(note)
+
+    # -- failing open ----------------------------------------------------------------------------------------------
+
+    def _on_failure(self, part: str, error: Exception, step: int) -> None:
+        log.warning("%s failed (%s: %s) and is left out", part, type(error).__name__, error)
+        self._announce(failed(part, error, step))
+
+    def _announce(self, note: Note) -> None:
+        """Note that a part of Trimtab failed, and let the rule about it judge."""
+        self._failures += 1
+        if self._failures > 100:  # something fails at every turn; it has been said often enough
+            return
+        self._tell(note)
+        self._safely("judge", self._own_row, {"trimtab_failures": float(self._failures)})
+
+    def _safely(self, where: str, call: Any, *args: Any) -> None:
+        try:
+            call(*args)
+        except TrainingStopped:
+            raise
+        except Exception as error:  # noqa: BLE001 - fail open: the user's loop must not see our faults
+            if self._broken:
+                log.debug("trimtab failed again in %s", where, exc_info=True)
+                return
+            attach.detach(self)
+            self.broke(where, error)
+
+    def _write(self, what: str, *args: Any, **kwargs: Any) -> None:
+        if self._writer is None:
+            self._open()
+        if self._writer is None or (self._write_failed and what in ("row", "keep")):
+            return
+        try:
+            getattr(self._writer, what)(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - a full disk must not end a training
+            if not self._write_failed:
+                self._write_failed = True
+                log.warning(
+                    "could not write %s to %s (%s); signals are no longer stored, the training goes on",
+                    what, self._writer.path, error,
+                )  # fmt: skip
+                self._announce(failed("writer", error, self._step()))
+
+    # -- the run folder --------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        if self._writer is not None or self._write_failed:
+            return
+        path, root = self._place
+        if path is not None and path.exists():
+            taken, number = path, 2
+            while path.exists():
+                path, number = taken.with_name(f"{taken.name}-{number}"), number + 1
+            log.warning("%s exists already and is left alone; this run goes to %s", taken, path)
+        try:
+            self._writer = RunWriter.create(root, path=path, config=self._config, **self._facts)  # type: ignore[arg-type] - facts are the keyword arguments by name
+        except OSError as error:
+            self._write_failed = True
+            log.warning("cannot create a run folder (%s); the training is watched, but nothing is stored", error)
+            return
+        if self._opened is not None:
+            self._opened(self._writer.path)
+
+    def _describe(self) -> None:
+        self._settings_of = (len(self.measure.optimizers), len(self.measure.models))
+        settings = self._settings() if callable(self._settings) else self._settings
+        facts = {**settings, **discover.describe(self.measure.models, self.measure.optimizers)}
+        self._write("settings", facts)
+
+    def _say(self, text: str) -> None:
+        log.info("%s", text)
+        self._write("say", text)
+
+    def _assurance(self) -> str:
+        grave = sorted({f.code for f in self.findings if f.severity >= Severity.WARNING})
+        verdict = "no wiring fault" if not grave else f"open findings: {', '.join(grave)}"
+        return f"step {self.measure.update}: {verdict}; {self.judge.coverage()}"
+
+    def _checked(self, rule: Ignore) -> Ignore:
+        if rule.code not in self._codes:
+            raise UserError(f"ignore: no detector has the code {rule.code!r}.{nearest(rule.code, self._codes)}")
+        return rule
+
+    def _at_exit(self) -> None:
+        self.close(*ending(getattr(sys, "last_value", None)))
+
+
+def ending(error: BaseException | None) -> tuple[str, dict[str, Any]]:
+    """Return the status and the facts with which a run ends that was left by `error` (None: it ran to its end)."""
+    if error is None or (isinstance(error, SystemExit) and not error.code):
+        return "finished", {}
+    if isinstance(error, TrainingStopped):
+        return "stopped", {"reason": str(error)}
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", {"reason": "KeyboardInterrupt"}
+    if isinstance(error, SystemExit):
+        return "failed", {"exit_code": error.code if isinstance(error.code, int) else 1}
+    text = "".join(traceback.format_exception(error))
+    return "failed", {"reason": f"{type(error).__name__}: {error}"[:2000], "traceback": text[-8000:]}
+
+
+def _models(model: Any) -> list[Any] | None:
+    import torch
+
+    if model is None:
+        return None
+    models = list(model) if isinstance(model, (list, tuple)) else [model]
+    for one in models:
+        if not isinstance(one, torch.nn.Module):
+            raise UserError(f"Guard: model must be a torch.nn.Module (or a list of them), got {type(one).__name__}")
+    return models
+
+
+def _optimizers(optimizer: Any) -> dict[str, Any] | None:
+    import torch
+
+    if optimizer is None:
+        return None
+    named = dict(optimizer) if isinstance(optimizer, Mapping) else {MAIN: optimizer}
+    for name, one in named.items():
+        inner = getattr(one, "optimizer", one)  # Accelerate and others wrap the real one
+        if not isinstance(inner, torch.optim.Optimizer):
+            raise UserError(f"Guard: optimizer {name!r} must be a torch.optim.Optimizer, got {type(one).__name__}")
+        named[name] = inner
+    return named
+
+
+def _value(name: str, value: Any) -> Value:
+    try:
+        if hasattr(value, "tolist"):
+            value = value.tolist()
+        return tuple(float(part) for part in value) if isinstance(value, (list, tuple)) else float(value)
+    except (TypeError, ValueError):
+        raise UserError(
+            f"record: {name!r} must be a number or a flat sequence of numbers, got {type(value).__name__}"
+        ) from None
+
+
+def _fields(thing: Any) -> dict[str, Any]:
+    return {k: v for k, v in asdict(thing).items() if k not in ("folds",)} if is_dataclass(thing) else {}

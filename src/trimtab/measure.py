@@ -1,0 +1,562 @@
+"""Measuring: at the four points, read the sensors that are due, move the numbers to the host once, hand on a row.
+
+Sensors return device scalars and vectors. On a CPU they are read where they arise. On an accelerator they are stacked
+and copied without waiting, and the row is handed on one step later under its own step; only a response that must act
+before the update waits.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from trimtab import discover, graph
+from trimtab.cadence import CENSUSES, Budget, Burst
+from trimtab.live import UNSCALED, Live, Point, Root, Sensor
+from trimtab.records import Signal, Value
+
+SAMPLED = 4
+"""So many parameters of a stream are asked whether their gradient was zeroed."""
+ACCOUNT_EVERY = 64
+"""The cost of measuring is held against the time that passed every so many updates."""
+
+Numbers = dict[str, Any]
+
+
+@dataclass(slots=True)
+class _Pass:
+    """One backward pass: its loss, and what the sensors read at its root."""
+
+    root: Root
+    numbers: Numbers
+    scaler: Any = None
+
+
+@dataclass(slots=True)
+class _Grad:
+    """Where one sampled gradient was last seen, to tell whether it was zeroed or dropped since."""
+
+    parameter: torch.Tensor
+    place: int = 0
+    version: int = -1
+    kept: bool = False
+
+    def remember(self) -> None:
+        gradient = self.parameter.grad
+        self.place, self.version = (0, -1) if gradient is None else (gradient.data_ptr(), gradient._version)
+
+    def look(self) -> None:
+        gradient = self.parameter.grad
+        if gradient is None or gradient.data_ptr() != self.place or gradient._version != self.version:
+            self.kept = False
+
+
+@dataclass(slots=True)
+class _Stream:
+    """What is remembered of one optimizer between its updates."""
+
+    name: str
+    optimizer: torch.optim.Optimizer
+    parameters: list[torch.Tensor] = field(default_factory=list)
+    group_of: list[int] = field(default_factory=list)
+    axes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    signature: tuple[int, int] = (0, 0)
+    grads: list[_Grad] = field(default_factory=list)
+    step: int = 0
+    ordered: bool = False
+    burst: Burst = field(default_factory=Burst)
+    clipped: bool = False
+    scaler: Any = None
+    numbers: Numbers = field(default_factory=dict)
+    norms: torch.Tensor | None = None
+    live: Live | None = None
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A row whose numbers are still on their way from the device."""
+
+    row: Signal
+    layout: list[tuple[str, int]]
+    host: torch.Tensor
+    event: Any
+    sparse: tuple[str, ...]
+    burst: Burst
+
+
+class Measure:
+    """Turns what `attach` tells into rows.
+
+    Args:
+        sensors: what to measure.
+        on_row: takes each finished row.
+        on_failure: takes (part, error, step) of a sensor that failed; the sensor is not read again.
+        models: root modules, or None to look them up among the living objects.
+        optimizers: stream name -> optimizer, or None to take every one that steps.
+        every: one full row in so many steps, after the first 32.
+        overhead: share of the run's time that measuring may take; None keeps `every` fixed.
+        act: called with (live, row) before the update when responses want to act; makes every read wait.
+        clock: seconds, for the time of rows and the account of the cost.
+    """
+
+    def __init__(
+        self,
+        sensors: Iterable[Sensor],
+        on_row: Callable[[Signal], None],
+        on_failure: Callable[[str, Exception, int], None],
+        *,
+        models: Sequence[nn.Module] | None = None,
+        optimizers: Mapping[str, torch.optim.Optimizer] | None = None,
+        every: int = 8,
+        overhead: float | None = 0.01,
+        act: Callable[[Live, Signal], None] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
+        self._at: dict[Point, list[Sensor]] = {"backward": [], "gradients": [], "before": [], "after": []}
+        self._trouble: list[Sensor] = []
+        self._axis: dict[str, str] = {}
+        self._sparse: tuple[str, ...] = ()
+        self._copies = False
+        for sensor in sensors:
+            self._axis.update(sensor.axes)
+            self._sparse += sensor.sparse
+            self._copies |= sensor.copies_weights
+            if sensor.tier == "trouble":
+                self._trouble.append(sensor)
+            else:
+                for point in sensor.points:
+                    self._at[point].append(sensor)
+        self._on_row, self._on_failure, self._act = on_row, on_failure, act
+        self.models: list[nn.Module] = list(models or ())
+        self._find_models = models is None
+        self._only = {id(optimizer): name for name, optimizer in (optimizers or {}).items()}
+        self._streams: dict[int, _Stream] = {}
+        self._stream_of: dict[int, list[_Stream]] = {}
+        self.budget = Budget(every, overhead if act is None else None)
+        self._clock = clock
+        self._began = self._account = clock()
+        self.cost = self._cost_before = 0.0
+        self.attempt = self.update = 0
+        self.batch: Any = None
+        self._passes = 0
+        self._ends: set[tuple[str, ...]] = set()
+        self._fresh: list[_Pass] = []
+        self._used: list[_Pass] = []
+        self._used_by: set[str] = set()
+        self._named: dict[int, tuple[str, torch.Tensor]] = {}
+        self._everything: tuple[list[torch.Tensor], tuple[str, ...]] = ([], ())
+        self._held: frozenset[int] = frozenset()
+        self._loaders: tuple[tuple[int, int], ...] = ()
+        self._waiting: list[_Waiting] = []
+        self._explored = False
+        for optimizer in (optimizers or {}).values():
+            self._stream(optimizer)
+
+    # -- facts for the Guard -------------------------------------------------------------------------------------
+
+    @property
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """The optimizers seen so far, by stream."""
+        return {stream.name: stream.optimizer for stream in self._streams.values()}
+
+    @property
+    def streams(self) -> dict[str, int]:
+        """The index of the latest attempted update of each stream, -1 before the first."""
+        return {stream.name: stream.step - 1 for stream in self._streams.values()}
+
+    def seconds(self) -> float:
+        """Seconds since the run began."""
+        return self._clock() - self._began
+
+    # -- the four points -----------------------------------------------------------------------------------------
+
+    def backward_begins(self, roots: Sequence[torch.Tensor]) -> None:
+        """Take the loss and look at the graph while it is whole."""
+        start = self._clock()
+        if self._waiting:
+            self._deliver(wait=False)
+        node = next((root.grad_fn for root in roots if root.grad_fn is not None), None)
+        if not self._explored and node is not None:
+            self._explore(node)
+        for stream in self._streams.values():
+            for grad in stream.grads:
+                if grad.kept:
+                    grad.look()
+        root, scaler = _root_of(roots, node)
+        trouble = root.value.device.type == "cpu" and not math.isfinite(float(root.value.float().mean()))
+        full = trouble or any(s.burst.due("norms", s.step, self.budget.every) for s in self._streams.values())
+        census = self._census_is_due(node)
+        if census and node is not None:
+            self._order(node)
+        models, everything = self.models, self._everything
+        live = Live(
+            stream="", step=self.update, update=self.update, roots=(root,), thorough=full or not self._streams,
+            axes={"everything": everything[1]}, model_parameters=everything[0], models=models, loaders=self._loaders,
+        )  # fmt: skip
+        numbers: Numbers = {}
+        for sensor in self._at["backward"]:
+            if sensor.tier != "census" or census:
+                self._read(sensor, live, numbers)
+        self._fresh.append(_Pass(Root(value=root.value), numbers, scaler))
+        if len(self._fresh) > 4096:  # backward passes that no optimizer ever uses must not pile up
+            del self._fresh[:2048]
+        self.cost += self._clock() - start
+
+    def backward_ended(self) -> None:
+        """Remember the sampled gradients, to see later whether they were zeroed."""
+        start = self._clock()
+        for stream in self._streams.values():
+            stream.norms = None
+            for grad in stream.grads:
+                grad.remember()
+        if self._fresh and self._fresh[-1].scaler is not None:
+            for stream in self._streams.values():
+                stream.scaler = self._fresh[-1].scaler
+        self.cost += self._clock() - start
+
+    def clipping(self, parameters: Sequence[torch.Tensor]) -> None:
+        """Measure the gradients of the streams that are about to be clipped."""
+        start = self._clock()
+        touched = {stream.name: stream for p in parameters for stream in self._stream_of.get(id(p), ())}
+        for stream in touched.values():
+            if stream.norms is None:
+                self._gradients(stream, self._live(stream, ()))
+            stream.clipped = True
+        self.cost += self._clock() - start
+
+    def unscaled(self, optimizer: torch.optim.Optimizer) -> None:
+        """Note that a GradScaler has divided these gradients by its scale."""
+        stream = self._streams.get(id(optimizer))
+        if stream is not None:
+            stream.scaler = None
+
+    def step_begins(self, optimizer: torch.optim.Optimizer, closure: bool) -> None:
+        """Read what is known before the update; let responses act on it."""
+        start = self._clock()
+        stream = self._stream(optimizer)
+        if stream is None:
+            self._fresh = []
+            return
+        if closure and not self._fresh:
+            # The closure runs inside the step: losses and gradients are there only afterwards.
+            stream.live = self._live(stream, ())
+        else:
+            row = self._before(stream, skipped=False)
+            if self._act is not None and row is not None and stream.live is not None:
+                self.cost += self._clock() - start
+                self._act(stream.live, row)
+                start = self._clock()
+        if stream.live is not None and self._copies and stream.burst.due("norms", stream.step, self.budget.every):
+            stream.live = replace(stream.live, weights_before=[p.detach().clone() for p in stream.parameters])
+        self.cost += self._clock() - start
+
+    def step_ended(self, optimizer: torch.optim.Optimizer) -> None:
+        """Read what is known after the update and hand on the row."""
+        start = self._clock()
+        stream = self._streams.get(id(optimizer))
+        if stream is None or stream.live is None:
+            return
+        if self._fresh:  # a closure ran
+            before = stream.live.weights_before
+            self._before(stream, skipped=False)
+            stream.live = replace(stream.live, weights_before=before)
+        for sensor in self._at["after"]:
+            if stream.burst.due(sensor.tier, stream.step, self.budget.every):
+                self._read(sensor, stream.live, stream.numbers)
+        self._finish(stream)
+        self.cost += self._clock() - start
+
+    def step_skipped(self, optimizer: torch.optim.Optimizer) -> None:
+        """Hand on the row of an update that a GradScaler left out."""
+        start = self._clock()
+        stream = self._stream(optimizer)
+        if stream is not None:
+            self._before(stream, skipped=True)
+            self._finish(stream)
+        self.cost += self._clock() - start
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def _before(self, stream: _Stream, *, skipped: bool) -> Signal | None:
+        """Read everything that is known before an update; return the row so far when responses act on it."""
+        passes = self._take(stream)
+        live = self._live(stream, tuple(one.root for one in passes))
+        if stream.norms is None:
+            self._gradients(stream, live)
+        live = replace(live, gradient_norms=stream.norms, clipped=stream.clipped)
+        numbers = stream.numbers
+        for one in passes:
+            numbers.update(one.numbers)
+        if skipped:
+            numbers["update_skipped"] = 1.0
+        found_inf = getattr(stream.optimizer, "found_inf", None)
+        if isinstance(found_inf, torch.Tensor):
+            numbers["update_skipped"] = found_inf.reshape(())
+        for sensor in self._at["before"]:
+            if stream.burst.due(sensor.tier, stream.step, self.budget.every):
+                self._read(sensor, live, numbers)
+        stream.live = live
+        if self._waits(stream):
+            return None
+        values = _to_host(numbers)
+        trouble = stream.burst.saw(stream.step, _number(values, "loss"), _number(values, "gradient_norm"))
+        if trouble:
+            more: Numbers = {}
+            for sensor in self._trouble:
+                self._read(sensor, live, more)
+            values.update(_to_host(more))
+        stream.numbers = values
+        if self._act is None:
+            return None
+        row = self._row(stream, values, trouble)
+        self._on_row(row)
+        stream.numbers = {}
+        return row
+
+    def _finish(self, stream: _Stream) -> None:
+        """Hand on the row of this update and get ready for the next one."""
+        numbers, step = stream.numbers, stream.step
+        if numbers:
+            if self._waits(stream):
+                self._send(stream, numbers)
+            else:
+                values = _to_host(numbers)
+                trouble = not (_finite(values, "loss") and _finite(values, "gradient_norm"))
+                self._on_row(self._row(stream, values, trouble))
+        for grad in stream.grads:
+            grad.kept = grad.parameter.grad is not None
+            grad.remember()
+        stream.numbers, stream.norms, stream.live = {}, None, None
+        stream.clipped, stream.scaler, stream.step = False, None, step + 1
+        self.batch = None
+        self.update += 1
+        if self.update % ACCOUNT_EVERY == 0:
+            now = self._clock()
+            self.budget.spent(self.cost - self._cost_before, now - self._account)
+            self._account, self._cost_before = now, self.cost
+
+    def _gradients(self, stream: _Stream, live: Live) -> None:
+        scaler = stream.scaler
+        if scaler is not None:
+            live = replace(live, scale=float(scaler.get_scale()))
+        fused = getattr(stream.optimizer, "grad_scale", None)
+        if isinstance(fused, torch.Tensor):
+            live = replace(live, scale=fused)
+        for sensor in self._at["gradients"]:
+            if stream.burst.due(sensor.tier, stream.step, self.budget.every):
+                self._read(sensor, live, stream.numbers)
+        norms = stream.numbers.get("gradient_norms")
+        stream.norms = norms if isinstance(norms, torch.Tensor) else None
+
+    def _read(self, sensor: Sensor, live: Live, into: Numbers) -> None:
+        try:
+            into.update(sensor.read(live))
+        except Exception as error:  # noqa: BLE001 - fail open: a sensor that fails is left out from now on
+            for point in self._at.values():
+                if sensor in point:
+                    point.remove(sensor)
+            if sensor in self._trouble:
+                self._trouble.remove(sensor)
+            self._on_failure(f"sensor {sensor.name}", error, live.step)
+
+    def _live(self, stream: _Stream, roots: tuple[Root, ...]) -> Live:
+        carried = math.nan
+        if stream.step > 0 and stream.grads:
+            carried = float(any(grad.kept for grad in stream.grads))
+        return Live(
+            stream=stream.name, step=stream.step, update=self.update, optimizer=stream.optimizer,
+            parameters=stream.parameters, axes=stream.axes, group_of=stream.group_of,
+            model_parameters=self._everything[0], held=self._held, models=self.models, roots=roots, batch=self.batch,
+            carried=carried, loaders=self._loaders,
+        )  # fmt: skip
+
+    def _take(self, stream: _Stream) -> list[_Pass]:
+        """Return the backward passes since the last update; one that several optimizers share counts for each."""
+        if self._fresh:
+            self._used, self._fresh, self._used_by = self._fresh, [], {stream.name}
+            return self._used
+        if stream.name not in self._used_by:
+            self._used_by.add(stream.name)
+            return self._used
+        return []
+
+    # -- rows ----------------------------------------------------------------------------------------------------
+
+    def _row(self, stream: _Stream, values: Mapping[str, Value], trouble: bool) -> Signal:
+        if self._sparse and not trouble and not stream.burst.due("norms", stream.step, self.budget.every):
+            values = {name: value for name, value in values.items() if name not in self._sparse}
+        return Signal(
+            attempt=self.attempt, step=stream.step, update=self.update, stream=stream.name, time=self.seconds(),
+            values=values, labels=stream.labels,
+        )  # fmt: skip
+
+    def _waits(self, stream: _Stream) -> bool:
+        """Say whether the numbers of this stream come later: on an accelerator, while nothing acts on them."""
+        return self._act is None and bool(stream.parameters) and stream.parameters[0].is_cuda
+
+    def _send(self, stream: _Stream, numbers: Numbers) -> None:
+        tensors = [(name, value) for name, value in numbers.items() if isinstance(value, torch.Tensor)]
+        ready = {name: value for name, value in numbers.items() if not isinstance(value, torch.Tensor)}
+        device = stream.parameters[0].device
+        row = self._row(stream, ready, trouble=True)
+        flat = [v.detach().reshape(-1).to(device, torch.float64) for _, v in tensors]
+        on_device = torch.cat(flat) if flat else torch.zeros(0, device=device, dtype=torch.float64)
+        host = torch.empty(on_device.shape, dtype=torch.float64, pin_memory=True)
+        host.copy_(on_device, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        full = stream.burst.due("norms", stream.step, self.budget.every)
+        layout = [(name, -1 if value.dim() == 0 else value.numel()) for name, value in tensors]
+        self._waiting.append(_Waiting(row, layout, host, event, () if full else self._sparse, stream.burst))
+
+    def _deliver(self, *, wait: bool) -> None:
+        """Hand on the rows whose numbers have arrived; never leave more than one behind."""
+        while self._waiting and (wait or len(self._waiting) > 1 or self._waiting[0].event.query()):
+            one = self._waiting.pop(0)
+            one.event.synchronize()
+            arrived, place = one.host.tolist(), 0
+            values: dict[str, Value] = dict(one.row.values)
+            for name, length in one.layout:
+                values[name] = arrived[place] if length < 0 else tuple(arrived[place : place + length])
+                place += abs(length)
+            if not one.burst.saw(one.row.step, _number(values, "loss"), _number(values, "gradient_norm")):
+                values = {name: value for name, value in values.items() if name not in one.sparse}
+            self._on_row(replace(one.row, values=values))
+
+    def flush(self) -> None:
+        """Hand on every row that is still waiting for the device."""
+        self._deliver(wait=True)
+
+    # -- who is who ----------------------------------------------------------------------------------------------
+
+    def _stream(self, optimizer: torch.optim.Optimizer) -> _Stream | None:
+        stream = self._streams.get(id(optimizer))
+        if stream is None:
+            if self._only and id(optimizer) not in self._only:
+                return None
+            number = len(self._streams)
+            default = "main" if number == 0 else f"optimizer-{number + 1}"
+            stream = _Stream(self._only.get(id(optimizer), default), optimizer)
+            self._streams[id(optimizer)] = stream
+            self._explored = False
+        groups = optimizer.param_groups
+        signature = (len(groups), sum(len(group["params"]) for group in groups))
+        if signature != stream.signature:
+            stream.signature = signature
+            self._name(stream)
+        return stream
+
+    def _explore(self, node: Any) -> None:
+        """Look up models, optimizers and loaders before the first update, and when a new optimizer has appeared."""
+        self._explored = True
+        if not self._only:
+            for optimizer in discover.find_optimizers():
+                if id(optimizer) not in self._streams and self._shares(optimizer, node):
+                    self._stream(optimizer)
+            self._explored = True
+        held = {id(p) for stream in self._streams.values() for p in stream.parameters}
+        if self._find_models:
+            self.models = discover.find_models(held | graph.forward_order(node).keys())
+        self._loaders = discover.find_loaders()
+        self._named = discover.names_of(self.models)
+        self._held = frozenset(held)
+        self._everything = ([p for _, p in self._named.values()], tuple(name for name, _ in self._named.values()))
+        for stream in self._streams.values():
+            self._name(stream)
+
+    @staticmethod
+    def _shares(optimizer: torch.optim.Optimizer, node: Any) -> bool:
+        reached = graph.forward_order(node)
+        return any(id(p) in reached for p, _ in discover.held_parameters(optimizer))
+
+    def _order(self, node: Any) -> None:
+        """Put the parameters of the streams that this graph reaches into forward order, once for each stream."""
+        if all(stream.ordered for stream in self._streams.values()):
+            return
+        rank = graph.forward_order(node)
+        for stream in self._streams.values():
+            if not stream.ordered and any(id(p) in rank for p in stream.parameters):
+                stream.ordered = True
+                self._name(stream, rank)
+
+    def _name(self, stream: _Stream, rank: Mapping[int, int] | None = None) -> None:
+        held = discover.held_parameters(stream.optimizer)
+        if rank is not None:
+            held = sorted(held, key=lambda pair: rank.get(id(pair[0]), len(rank)))
+        elif stream.ordered:
+            place = {id(p): index for index, p in enumerate(stream.parameters)}
+            held = sorted(held, key=lambda pair: place.get(id(pair[0]), len(place)))
+        stream.parameters = [p for p, _ in held]
+        stream.group_of = [group for _, group in held]
+        names = tuple(
+            self._named[id(p)][0] if id(p) in self._named else f"group{group}.tensor{index}"
+            for index, (p, group) in enumerate(held)
+        )
+        stream.axes = {
+            "parameters": names,
+            "groups": discover.group_names(stream.optimizer),
+            "everything": self._everything[1],
+        }
+        stream.labels = {name: stream.axes[axis] for name, axis in self._axis.items() if axis in stream.axes}
+        stride = max(1, len(held) // SAMPLED)
+        known = {id(grad.parameter): grad for grad in stream.grads}
+        stream.grads = [known.get(id(p)) or _Grad(p) for p in stream.parameters[::stride][:SAMPLED]]
+        self._held = frozenset(id(p) for one in self._streams.values() for p in one.parameters)
+        self._stream_of = {}
+        for one in self._streams.values():
+            for p in one.parameters:
+                self._stream_of.setdefault(id(p), []).append(one)
+
+    def _census_is_due(self, node: Any) -> bool:
+        self._passes += 1
+        if node is None:
+            return False
+        end = []
+        for _ in range(4):
+            end.append(graph.name_of(node))
+            node = next(iter(graph.parents(node)), None)
+            if node is None:
+                break
+        new = tuple(end) not in self._ends
+        if new and len(self._ends) < 4 * CENSUSES:
+            self._ends.add(tuple(end))
+            return True
+        return self._passes <= CENSUSES
+
+
+def _root_of(roots: Sequence[torch.Tensor], node: Any) -> tuple[Root, Any]:
+    """Return the loss without its scale, and the GradScaler that scaled it."""
+    first = roots[0]
+    unscaled, scaler = getattr(first, UNSCALED, (None, None))
+    value = unscaled if unscaled is not None else first.detach()
+    return Root(value=value.clone(), node=node), scaler
+
+
+def _to_host(numbers: Mapping[str, Any]) -> dict[str, Value]:
+    values: dict[str, Value] = {}
+    for name, value in numbers.items():
+        if isinstance(value, torch.Tensor):
+            values[name] = float(value.item()) if value.dim() == 0 else tuple(value.tolist())
+        elif isinstance(value, tuple):
+            values[name] = value
+        elif isinstance(value, Sequence):
+            values[name] = tuple(float(part) for part in value)
+        else:
+            values[name] = float(value)
+    return values
+
+
+def _number(values: Mapping[str, Value], name: str) -> float:
+    value = values.get(name)
+    return value if isinstance(value, float) else 0.0
+
+
+def _finite(values: Mapping[str, Value], name: str) -> bool:
+    return math.isfinite(_number(values, name))
