@@ -1,0 +1,1 @@
+"""Two repeating streams, interleaved: a small attention model that must tell them apart."""
