@@ -117,8 +117,11 @@ class Tapped:
         return after
 
 
-class Taps(Mapping[str, Tapped]):
-    """Module name -> what was seen of it. With one module, its quantities can be asked of this object directly."""
+class Taps:
+    """What was seen of each module, by name: `seen["blocks.0"].output`.
+
+    With one module, its quantities can be asked of this object directly.
+    """
 
     def __init__(self, tapped: Mapping[str, Tapped]):
         self._tapped = dict(tapped)
@@ -131,8 +134,8 @@ class Taps(Mapping[str, Tapped]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._tapped)
 
-    def __len__(self) -> int:
-        return len(self._tapped)
+    def __contains__(self, name: object) -> bool:
+        return name in self._tapped
 
     @property
     def output(self) -> torch.Tensor:
