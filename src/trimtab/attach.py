@@ -15,9 +15,10 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import GeneratorType
+from types import FrameType, GeneratorType
 from typing import Any, Protocol
 
 import torch
@@ -48,7 +49,8 @@ class Points(Protocol):
 _listeners: list[Points] = []
 _restore: list[Callable[[], None]] = []
 _in_backward = 0
-_in_step: list[int] = []
+_in_step: list[tuple[int, FrameType]] = []
+"""The steps that are running: the optimizer's id and the frame that called our hook, the outermost first."""
 _stepped: set[int] = set()
 
 
@@ -65,6 +67,7 @@ def attached(listener: Points) -> Iterator[None]:
 def attach(listener: Points) -> None:
     """Tell `listener` about every training step of this process from now on."""
     if not _listeners:
+        _in_step.clear()
         _wrap_everything()
     if listener not in _listeners:
         _listeners.append(listener)
@@ -220,9 +223,17 @@ def _wrap_load(original: Any) -> Any:
 
 
 def _before_step(optimizer: Any, args: Any, kwargs: Any) -> None:
-    _in_step.append(id(optimizer))
+    frame = sys._getframe(1)
+    if _in_step:
+        running, above = set(), frame.f_back
+        while above is not None:
+            running.add(above)
+            above = above.f_back
+        # A step that raised never came to its end; its frame is no longer above us.
+        _in_step[:] = [entry for entry in _in_step if entry[1] in running]
+    _in_step.append((id(optimizer), frame))
     _stepped.add(id(optimizer))
-    if len(_in_step) > 1:  # an optimizer that wraps another one: the outer step is the update
+    if len(_in_step) > 1:  # an optimizer that wraps another one, or its own base class: the outer step is the update
         return
     closure = kwargs.get("closure") is not None or (len(args) > 1 and callable(args[1]))
     try:
@@ -233,9 +244,10 @@ def _before_step(optimizer: Any, args: Any, kwargs: Any) -> None:
 
 
 def _after_step(optimizer: Any, args: Any, kwargs: Any) -> None:
-    if id(optimizer) not in _in_step:
+    frame = sys._getframe(1)
+    if not any(entry[1] is frame for entry in _in_step):
         return
-    # A step that raised never came here; whatever it left behind is dropped with it.
-    del _in_step[_in_step.index(id(optimizer)) :]
+    while _in_step.pop()[1] is not frame:
+        pass
     if not _in_step:
         _tell("step_ended", optimizer)

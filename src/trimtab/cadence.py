@@ -13,6 +13,8 @@ BURST = 8
 """So many steps are measured in full after something suspicious."""
 SUSPICIOUS = 10.0
 """A gradient norm so many times its running mean is suspicious (the mean is over about 20 steps, in the logarithm)."""
+OFTEN = 8
+"""The "often" tier is read so many times as often as full rows are: at the usual one in 8, on every step."""
 SLOWEST = 64
 """The cadence is never thinner than one full row in so many steps."""
 CENSUSES = 8
@@ -27,17 +29,17 @@ class Burst:
     log_mean: float = math.nan
 
     def due(self, tier: Tier, step: int, every: int) -> bool:
-        """Say whether sensors of `tier` are read at `step`, with one full row in `every` steps."""
-        if tier == "step":
+        """Say whether sensors of `tier` are read at `step`, with one full row in `every` steps; for step, often, norms."""
+        if tier == "step" or step < FIRST or step <= self.until:
             return True
-        return tier == "norms" and (step < FIRST or step % every == 0 or step <= self.until)
+        return step % (every if tier == "norms" else max(every // OFTEN, 1)) == 0
 
     def saw(self, step: int, loss: float, norm: float) -> bool:
         """Take in a row's loss and gradient norm (NaN where not measured); return whether either is not finite."""
         trouble = math.isinf(loss) or math.isinf(norm) or loss != loss or norm != norm
         if trouble:
             self.until = step + BURST
-        elif norm > 0:
+        elif norm > 0.0:
             log_norm = math.log(norm)
             if self.log_mean == self.log_mean:
                 if log_norm - self.log_mean > math.log(SUSPICIOUS):

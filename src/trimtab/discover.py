@@ -11,47 +11,60 @@ import gc
 import hashlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
 
-def _living(kind: type) -> Iterator[Any]:
-    # `type(...)` and not `isinstance`: the latter asks lazy proxies for their class and may wake them up.
+@dataclass(frozen=True, slots=True)
+class Living:
+    """What one look over the living objects found; `loaders` are (batch size, rows of the data set)."""
+
+    modules: tuple[nn.Module, ...]
+    optimizers: tuple[torch.optim.Optimizer, ...]
+    loaders: tuple[tuple[int, int], ...]
+
+
+def look_around() -> Living:
+    """Find the living modules, optimizers and loaders in one pass over the collector's objects."""
+    data = sys.modules.get("torch.utils.data")
+    kinds: list[type] = [nn.Module, torch.optim.Optimizer, *([data.DataLoader] if data is not None else [])]
+    found: tuple[list[Any], ...] = ([], [], [])
+    kind_of: dict[type, int] = {}
     for thing in gc.get_objects():
-        if issubclass(type(thing), kind):
-            yield thing
+        # `type(...)` and not `isinstance`: the latter asks lazy proxies for their class and may wake them up.
+        its_type = type(thing)
+        kind = kind_of.get(its_type)
+        if kind is None:
+            kind = kind_of[its_type] = next((i for i, one in enumerate(kinds) if issubclass(its_type, one)), -1)
+        if kind >= 0:
+            found[kind].append(thing)
+    return Living(tuple(found[0]), tuple(found[1]), tuple(sorted(set(_sizes(found[2])))))
 
 
-def find_models(parameter_ids: set[int]) -> list[nn.Module]:
+def _sizes(loaders: Iterable[Any]) -> Iterator[tuple[int, int]]:
+    for loader in loaders:
+        try:
+            yield int(loader.batch_size or 0), len(loader.dataset)
+        except (TypeError, AttributeError, NotImplementedError):
+            continue  # an iterable data set has no length; that is no fault
+
+
+def models_of(living: Living, parameter_ids: set[int]) -> list[nn.Module]:
     """Return the outermost living modules that own at least one of these parameters, largest first."""
-    modules = list(_living(nn.Module))
-    inner = {id(child) for module in modules for child in module._modules.values() if child is not None}
-    outer = [module for module in modules if id(module) not in inner]
+    inner = {id(child) for module in living.modules for child in module._modules.values() if child is not None}
+    outer = [module for module in living.modules if id(module) not in inner]
     found = [m for m in outer if any(id(parameter) in parameter_ids for parameter in m.parameters())]
     return sorted(found, key=lambda module: -sum(1 for _ in module.parameters()))
 
 
-def find_optimizers() -> list[torch.optim.Optimizer]:
+def outermost(living: Living) -> list[torch.optim.Optimizer]:
     """Return the living optimizers that hold parameters; of one that wraps another only the outer one."""
-    living = [o for o in _living(torch.optim.Optimizer) if getattr(o, "param_groups", None)]
-    wrapped = {id(value) for o in living for value in vars(o).values() if isinstance(value, torch.optim.Optimizer)}
-    return [optimizer for optimizer in living if id(optimizer) not in wrapped]
-
-
-def find_loaders() -> tuple[tuple[int, int], ...]:
-    """Return (batch size, rows of the data set) of every living DataLoader whose data set has a length."""
-    data = sys.modules.get("torch.utils.data")
-    if data is None:
-        return ()
-    found = set()
-    for loader in _living(data.DataLoader):
-        try:
-            found.add((int(loader.batch_size or 0), len(loader.dataset)))
-        except (TypeError, AttributeError, NotImplementedError):
-            continue  # an iterable data set has no length; that is no fault
-    return tuple(sorted(found))
+    holding = [o for o in living.optimizers if getattr(o, "param_groups", None)]
+    wrapped = {id(value) for o in holding for value in vars(o).values() if isinstance(value, torch.optim.Optimizer)}
+    return [optimizer for optimizer in holding if id(optimizer) not in wrapped]
 
 
 def held_parameters(optimizer: torch.optim.Optimizer) -> list[tuple[torch.Tensor, int]]:

@@ -163,7 +163,7 @@ def inputs_of(root: Any) -> list[torch.Tensor]:
         if not field:
             continue
         edges = node.next_functions
-        if edge < len(edges) and edges[edge][0] is None:
+        if edge >= len(edges) or edges[edge][0] is None:
             value = saved(node, field)
             if isinstance(value, torch.Tensor) and not value.requires_grad:
                 found.append((_sequence(node), value.detach()))
@@ -179,7 +179,8 @@ _INPUT_OF = {
     "ConvolutionBackward0": ("input", 0),
     "EmbeddingBackward0": ("indices", 1),
 }
-"""Node name -> the saved field that holds the layer's input, and the edge along which its gradient would flow."""
+"""Node name -> the saved field that holds the layer's input, and the edge along which its gradient would flow (an
+embedding has none for its indices)."""
 
 
 def _sequence(node: Any) -> int:

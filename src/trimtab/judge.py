@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import fnmatch
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -26,30 +27,42 @@ MAIN = "main"
 
 
 class Detector(Protocol):
-    """Trace -> Finding, Unknown or nothing; pure and stateless, its thresholds are its fields.
-
-    `reads` names the signals whose arrival makes the rule worth asking again (an empty tuple: every row); `per_stream`
-    is False for rules about the whole run, which are judged in the stream "main" only.
-    """
+    """Trace -> Finding, Unknown or nothing; pure and stateless, its thresholds are its fields."""
 
     @property
-    def code(self) -> str: ...
-    @property
-    def version(self) -> int: ...
-    @property
-    def reads(self) -> tuple[str, ...]: ...
-    @property
-    def folds(self) -> tuple[Fold[Any], ...]: ...
-    @property
-    def confirm(self) -> int: ...
-    @property
-    def release(self) -> int: ...
-    @property
-    def excused_by(self) -> tuple[str, ...]: ...
-    @property
-    def per_stream(self) -> bool: ...
+    def code(self) -> str:
+        """The file stem in kebab case; unique among the detectors of a Judge."""
 
-    def detect(self, trace: Trace) -> Verdict | Sequence[Finding]: ...
+    @property
+    def version(self) -> int:
+        """Raised when the rule judges differently than before."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Signals whose arrival makes the rule worth asking again; an empty tuple: every row."""
+
+    @property
+    def folds(self) -> tuple[Fold[Any], ...]:
+        """Summaries that the rule reads, kept from the first row on."""
+
+    @property
+    def confirm(self) -> int:
+        """So many judgements in a row open a finding."""
+
+    @property
+    def release(self) -> int:
+        """So many clear judgements in a row resolve it."""
+
+    @property
+    def excused_by(self) -> tuple[str, ...]:
+        """Kinds of Notes that lower its findings to info while they hold."""
+
+    @property
+    def per_stream(self) -> bool:
+        """False for a rule about the whole run, which is judged in the stream "main" only."""
+
+    def detect(self, trace: Trace) -> Verdict | Sequence[Finding]:
+        """Judge the latest row in the light of the past."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +95,7 @@ class _Life:
     clear: int = 0
     since: int = -1
     open: Finding | None = None
+    ignored: bool = False
 
 
 @dataclass(slots=True)
@@ -104,7 +118,7 @@ class Judge:
 
     Args:
         detectors: the rules to ask, each with its thresholds.
-        ignores: findings to leave out; counted in `ignored`.
+        ignores: findings to leave out; `ignored` counts by rule how many would have been opened.
 
     A detector that raises is disabled; its error waits in `failures` for whoever owns the run to announce.
     """
@@ -126,10 +140,10 @@ class Judge:
         self._plans: dict[frozenset[str], tuple[Detector, ...]] = {}
         self._opened = 0
 
-    def trace(self, stream: str, notes: list[Note]) -> Trace:
+    def trace(self, stream: str, notes: list[Note], attempt: int = 0) -> Trace:
         """Return an empty Trace that keeps the folds which these detectors read."""
         folds = [fold for detector in self.detectors for fold in detector.folds]
-        return Trace(stream, folds=dict.fromkeys(folds), notes=notes)
+        return Trace(stream, folds=dict.fromkeys(folds), notes=notes, attempt=attempt)
 
     def step(self, trace: Trace) -> list[Event]:
         """Judge the row that was appended last; return the events that it caused, in catalogue order."""
@@ -148,6 +162,8 @@ class Judge:
                 continue
             try:
                 verdict = detector.detect(trace)
+                if not (verdict is None or isinstance(verdict, (Finding, Unknown))):
+                    verdict = _findings(detector, verdict)
             except Exception as error:  # noqa: BLE001 - a broken rule must never reach the training
                 self.disabled[code] = "".join(traceback.format_exception(error)).strip()
                 self.failures.append(failed(f"detector {code}", error, row.step))
@@ -208,17 +224,13 @@ class Judge:
                 self._clear(detector, trace, life, subject, known, events)
                 continue
             known.add(subject)
-            if any(ignore.covers(code, subject) for ignore in self.ignores):
-                rule = next(str(ignore) for ignore in self.ignores if ignore.covers(code, subject))
-                self.ignored[rule] = self.ignored.get(rule, 0) + 1
-                continue
             life.clear = 0
             life.seen += 1
-            if life.seen == 1:
+            if life.seen == 1 and life.open is None:
                 life.since = finding.since_step if finding.since_step >= 0 else trace.step
             finding = self._excuse(detector, trace, finding)
             if life.open is None:
-                if life.seen >= detector.confirm:
+                if life.seen >= detector.confirm and not self._ignores(code, subject, life):
                     self._opened += 1
                     life.open = self._event(
                         "opened", detector, trace, finding, since=life.since, id=f"F{self._opened:04d}"
@@ -227,19 +239,30 @@ class Judge:
             elif finding.severity > life.open.severity:
                 life.open = self._event("worsened", detector, trace, finding, since=life.since, id=life.open.id)
                 events.append(life.open)
+        if not known:
+            del self._subjects[code, stream]
 
+    def _ignores(self, code: str, subject: str, life: _Life) -> bool:
+        rule = next((ignore for ignore in self.ignores if ignore.covers(code, subject)), None)
+        if rule is None:
+            return False
+        if not life.ignored:
+            life.ignored = True
+            self.ignored[str(rule)] = self.ignored.get(str(rule), 0) + 1
+        return True
+
+    @staticmethod
     def _clear(
-        self, detector: Detector, trace: Trace, life: _Life, subject: str, known: set[str], events: list[Event]
+        detector: Detector, trace: Trace, life: _Life, subject: str, known: set[str], events: list[Event]
     ) -> None:
         life.clear += 1
         life.seen = 0
-        if life.open is None:
-            if life.clear >= detector.release:
-                known.discard(subject)
-        elif life.clear >= detector.release:
+        if life.clear < detector.release:
+            return
+        if life.open is not None:
             events.append(replace(life.open, event="resolved", step=trace.step))
-            life.open = None
-            known.discard(subject)
+        life.open, life.ignored = None, False
+        known.discard(subject)
 
     @staticmethod
     def _excuse(detector: Detector, trace: Trace, finding: Finding) -> Finding:
@@ -262,11 +285,20 @@ class Judge:
         )
 
 
+def _findings(detector: Detector, said: Any) -> tuple[Finding, ...]:
+    found = tuple(said)
+    for one in found:
+        if not isinstance(one, Finding):
+            raise TypeError(
+                f"detector {detector.code} returned a sequence with a {type(one).__name__} in it; "
+                "return a Finding, a sequence of Findings, an Unknown or None"
+            )
+    return found
+
+
 def failed(part: str, error: BaseException, step: int) -> Note:
     """Return the Note that a part of Trimtab failed."""
-    return Note(
-        kind=FAILED_KIND, step=step, text=f"{type(error).__name__}: {error}"[:500], facts={"part": part}
-    )
+    return Note(kind=FAILED_KIND, step=step, text=f"{type(error).__name__}: {error}"[:500], facts={"part": part})
 
 
 class History:
@@ -279,12 +311,13 @@ class History:
         self.judge = judge
         self.notes: list[Note] = []
         self.traces: dict[str, Trace] = {}
+        self.attempt = 0
 
     def add(self, row: Signal) -> list[Event]:
         """Append one row to its stream and judge it."""
         trace = self.traces.get(row.stream)
         if trace is None:
-            trace = self.traces[row.stream] = self.judge.trace(row.stream, self.notes)
+            trace = self.traces[row.stream] = self.judge.trace(row.stream, self.notes, self.attempt)
         trace.append(row)
         return self.judge.step(trace)
 
@@ -293,6 +326,7 @@ class History:
         if isinstance(record, Note):
             self.notes.append(record)
         elif record.to_step is not None and record.result == "done":
+            self.attempt += 1
             for trace in self.traces.values():
                 trace.rewind(record.to_step)
                 self.judge.rewound(trace)
@@ -311,14 +345,13 @@ def replay(
     Whatever Trimtab noted about its own failures is replayed as it was.
     """
     history = History(Judge(detectors, ignores))
-    happened = sorted([*notes, *outcomes], key=lambda record: record.after_rows)
+    records: list[Note | Outcome] = [*notes, *outcomes]
+    happened = deque(sorted(records, key=lambda record: record.after_rows))
     events: list[Event] = []
-    count = 0
-    for row in rows:
+    for count, row in enumerate(rows):
         while happened and happened[0].after_rows <= count:
-            history.tell(happened.pop(0))
+            history.tell(happened.popleft())
         events += history.add(row)
-        count += 1
     for record in happened:
         history.tell(record)
     return events, history.judge

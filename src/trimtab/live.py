@@ -19,9 +19,10 @@ Point = Literal["backward", "gradients", "before", "after"]
 """When a sensor is read: at the root of a backward pass, when the gradients are whole and not yet clipped, just before
 the optimizer step, just after it."""
 
-Tier = Literal["step", "norms", "census", "trouble"]
-"""How often: every step; every k-th step and all of the first ones; when the graph or the parameter set is new; only
-on a row whose loss or gradient is not finite."""
+Tier = Literal["step", "often", "norms", "census", "trouble"]
+"""How often: every step; every step unless steps are so short that it would cost too much, then every few; every k-th
+step and all of the first ones (a "full" row); on the first steps and when the graph is new; only on a row whose loss or
+gradient is not finite."""
 
 Reading = Mapping[str, "float | Sequence[float] | torch.Tensor"]
 """What a sensor returns: name -> number, or 0-D tensor, or a vector as long as its axis has labels."""

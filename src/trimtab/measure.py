@@ -21,7 +21,7 @@ from trimtab.cadence import CENSUSES, Budget, Burst
 from trimtab.live import UNSCALED, Live, Point, Root, Sensor
 from trimtab.records import Signal, Value
 
-SAMPLED = 4
+SAMPLED = 2
 """So many parameters of a stream are asked whether their gradient was zeroed."""
 ACCOUNT_EVERY = 64
 """The cost of measuring is held against the time that passed every so many updates."""
@@ -49,12 +49,16 @@ class _Grad:
 
     def remember(self) -> None:
         gradient = self.parameter.grad
-        self.place, self.version = (0, -1) if gradient is None else (gradient.data_ptr(), gradient._version)
+        self.place, self.version = (0, -1) if gradient is None else (_place(gradient), gradient._version)
 
     def look(self) -> None:
         gradient = self.parameter.grad
-        if gradient is None or gradient.data_ptr() != self.place or gradient._version != self.version:
+        if gradient is None or _place(gradient) != self.place or gradient._version != self.version:
             self.kept = False
+
+
+def _place(tensor: torch.Tensor) -> int:
+    return id(tensor) if tensor.layout is not torch.strided else tensor.data_ptr()
 
 
 @dataclass(slots=True)
@@ -77,6 +81,7 @@ class _Stream:
     numbers: Numbers = field(default_factory=dict)
     norms: torch.Tensor | None = None
     live: Live | None = None
+    trouble: bool = False
 
 
 @dataclass(slots=True)
@@ -182,28 +187,30 @@ class Measure:
         start = self._clock()
         if self._waiting:
             self._deliver(wait=False)
-        node = next((root.grad_fn for root in roots if root.grad_fn is not None), None)
-        if not self._explored and node is not None:
-            self._explore(node)
-        for stream in self._streams.values():
+        root, scaler = _root_of(roots)
+        if not self._explored:
+            self._explore(root.node)
+        streams = self._streams.values()
+        for stream in streams:
             for grad in stream.grads:
                 if grad.kept:
                     grad.look()
-        root, scaler = _root_of(roots, node)
-        trouble = root.value.device.type == "cpu" and not math.isfinite(float(root.value.float().mean()))
-        full = trouble or any(s.burst.due("norms", s.step, self.budget.every) for s in self._streams.values())
-        census = self._census_is_due(node)
-        if census and node is not None:
-            self._order(node)
-        models, everything = self.models, self._everything
-        live = Live(
-            stream="", step=self.update, update=self.update, roots=(root,), thorough=full or not self._streams,
-            axes={"everything": everything[1]}, model_parameters=everything[0], models=models, loaders=self._loaders,
-        )  # fmt: skip
+        self._passes += 1
+        every = self.budget.every
+        full = not streams or _broken(root.value) or any(s.burst.due("norms", s.step, every) for s in streams)
         numbers: Numbers = {}
-        for sensor in self._at["backward"]:
-            if sensor.tier != "census" or census:
-                self._read(sensor, live, numbers)
+        if full or any(s.burst.due("often", s.step, every) for s in streams):
+            census = full and self._census_is_due(root.node)
+            if census:
+                self._order(root.node)
+            parameters, names = self._everything
+            live = Live(
+                stream="", step=self.update, update=self.update, roots=(root,), thorough=full,
+                axes={"everything": names}, model_parameters=parameters, models=self.models, loaders=self._loaders,
+            )  # fmt: skip
+            for sensor in self._at["backward"]:
+                if sensor.tier != "census" or census:
+                    self._read(sensor, live, numbers)
         self._fresh.append(_Pass(Root(value=root.value), numbers, scaler))
         if len(self._fresh) > 4096:  # backward passes that no optimizer ever uses must not pile up
             del self._fresh[:2048]
@@ -226,7 +233,7 @@ class Measure:
         start = self._clock()
         touched = {stream.name: stream for p in parameters for stream in self._stream_of.get(id(p), ())}
         for stream in touched.values():
-            if stream.norms is None:
+            if stream.norms is None and stream.burst.due("often", stream.step, self.budget.every):
                 self._gradients(stream, self._live(stream, ()))
             stream.clipped = True
         self.cost += self._clock() - start
@@ -264,9 +271,7 @@ class Measure:
         if stream is None or stream.live is None:
             return
         if self._fresh:  # a closure ran
-            before = stream.live.weights_before
             self._before(stream, skipped=False)
-            stream.live = replace(stream.live, weights_before=before)
         for sensor in self._at["after"]:
             if stream.burst.due(sensor.tier, stream.step, self.budget.every):
                 self._read(sensor, stream.live, stream.numbers)
@@ -287,11 +292,11 @@ class Measure:
     def _before(self, stream: _Stream, *, skipped: bool) -> Signal | None:
         """Read everything that is known before an update; return the row so far when responses act on it."""
         passes = self._take(stream)
-        live = self._live(stream, tuple(one.root for one in passes))
-        if stream.norms is None:
-            self._gradients(stream, live)
-        live = replace(live, gradient_norms=stream.norms, clipped=stream.clipped)
-        numbers = stream.numbers
+        step, burst, every, numbers = stream.step, stream.burst, self.budget.every, stream.numbers
+        weights = stream.live.weights_before if stream.live is not None else None
+        if stream.norms is None and burst.due("often", step, every):
+            self._gradients(stream, self._live(stream, ()))
+        live = self._live(stream, tuple(one.root for one in passes), weights)
         for one in passes:
             numbers.update(one.numbers)
         if skipped:
@@ -300,14 +305,17 @@ class Measure:
         if isinstance(found_inf, torch.Tensor):
             numbers["update_skipped"] = found_inf.reshape(())
         for sensor in self._at["before"]:
-            if stream.burst.due(sensor.tier, stream.step, self.budget.every):
+            if burst.due(sensor.tier, step, every):
                 self._read(sensor, live, numbers)
         stream.live = live
         if self._waits(stream):
             return None
         values = _to_host(numbers)
-        trouble = stream.burst.saw(stream.step, _number(values, "loss"), _number(values, "gradient_norm"))
-        if trouble:
+        stream.trouble = burst.saw(step, _number(values, "loss"), _number(values, "gradient_norm"))
+        if stream.trouble:
+            if "gradient_norm" not in values:
+                self._gradients(stream, live)
+                values.update(_to_host(stream.numbers))
             more: Numbers = {}
             for sensor in self._trouble:
                 self._read(sensor, live, more)
@@ -315,7 +323,7 @@ class Measure:
         stream.numbers = values
         if self._act is None:
             return None
-        row = self._row(stream, values, trouble)
+        row = self._row(stream, values, stream.trouble)
         self._on_row(row)
         stream.numbers = {}
         return row
@@ -327,13 +335,11 @@ class Measure:
             if self._waits(stream):
                 self._send(stream, numbers)
             else:
-                values = _to_host(numbers)
-                trouble = not (_finite(values, "loss") and _finite(values, "gradient_norm"))
-                self._on_row(self._row(stream, values, trouble))
+                self._on_row(self._row(stream, _to_host(numbers), stream.trouble))
         for grad in stream.grads:
             grad.kept = grad.parameter.grad is not None
             grad.remember()
-        stream.numbers, stream.norms, stream.live = {}, None, None
+        stream.numbers, stream.norms, stream.live, stream.trouble = {}, None, None, False
         stream.clipped, stream.scaler, stream.step = False, None, step + 1
         self.batch = None
         self.update += 1
@@ -366,7 +372,9 @@ class Measure:
                 self._trouble.remove(sensor)
             self._on_failure(f"sensor {sensor.name}", error, live.step)
 
-    def _live(self, stream: _Stream, roots: tuple[Root, ...]) -> Live:
+    def _live(
+        self, stream: _Stream, roots: tuple[Root, ...], weights_before: Sequence[torch.Tensor] | None = None
+    ) -> Live:
         carried = math.nan
         if stream.step > 0 and stream.grads:
             carried = float(any(grad.kept for grad in stream.grads))
@@ -374,7 +382,8 @@ class Measure:
             stream=stream.name, step=stream.step, update=self.update, optimizer=stream.optimizer,
             parameters=stream.parameters, axes=stream.axes, group_of=stream.group_of,
             model_parameters=self._everything[0], held=self._held, models=self.models, roots=roots, batch=self.batch,
-            carried=carried, loaders=self._loaders,
+            carried=carried, loaders=self._loaders, gradient_norms=stream.norms, clipped=stream.clipped,
+            weights_before=weights_before,
         )  # fmt: skip
 
     def _take(self, stream: _Stream) -> list[_Pass]:
@@ -455,26 +464,25 @@ class Measure:
 
     def _explore(self, node: Any) -> None:
         """Look up models, optimizers and loaders before the first update, and when a new optimizer has appeared."""
-        self._explored = True
+        if node is None:
+            return
+        living = discover.look_around()
+        reached = graph.forward_order(node).keys()
         if not self._only:
-            for optimizer in discover.find_optimizers():
-                if id(optimizer) not in self._streams and self._shares(optimizer, node):
+            for optimizer in discover.outermost(living):
+                held_by_it = discover.held_parameters(optimizer)
+                if id(optimizer) not in self._streams and any(id(p) in reached for p, _ in held_by_it):
                     self._stream(optimizer)
-            self._explored = True
+        self._explored = True
         held = {id(p) for stream in self._streams.values() for p in stream.parameters}
         if self._find_models:
-            self.models = discover.find_models(held | graph.forward_order(node).keys())
-        self._loaders = discover.find_loaders()
+            self.models = discover.models_of(living, held | reached)
+        self._loaders = living.loaders
         self._named = discover.names_of(self.models)
         self._held = frozenset(held)
         self._everything = ([p for _, p in self._named.values()], tuple(name for name, _ in self._named.values()))
         for stream in self._streams.values():
             self._name(stream)
-
-    @staticmethod
-    def _shares(optimizer: torch.optim.Optimizer, node: Any) -> bool:
-        reached = graph.forward_order(node)
-        return any(id(p) in reached for p, _ in discover.held_parameters(optimizer))
 
     def _order(self, node: Any) -> None:
         """Put the parameters of the streams that this graph reaches into forward order, once for each stream."""
@@ -515,28 +523,32 @@ class Measure:
                 self._stream_of.setdefault(id(p), []).append(one)
 
     def _census_is_due(self, node: Any) -> bool:
-        self._passes += 1
         if node is None:
             return False
         end = []
-        for _ in range(4):
+        while node is not None and len(end) < 4:
             end.append(graph.name_of(node))
             node = next(iter(graph.parents(node)), None)
-            if node is None:
-                break
-        new = tuple(end) not in self._ends
-        if new and len(self._ends) < 4 * CENSUSES:
+        if tuple(end) not in self._ends and len(self._ends) < 4 * CENSUSES:
             self._ends.add(tuple(end))
             return True
         return self._passes <= CENSUSES
 
 
-def _root_of(roots: Sequence[torch.Tensor], node: Any) -> tuple[Root, Any]:
+def _root_of(roots: Sequence[torch.Tensor]) -> tuple[Root, Any]:
     """Return the loss without its scale, and the GradScaler that scaled it."""
     first = roots[0]
     unscaled, scaler = getattr(first, UNSCALED, (None, None))
     value = unscaled if unscaled is not None else first.detach()
-    return Root(value=value.clone(), node=node), scaler
+    return Root(value=value.clone(), node=first.grad_fn), scaler
+
+
+def _broken(value: torch.Tensor) -> bool:
+    """Say whether a loss is not finite, where that can be read without waiting for a device."""
+    if value.device.type != "cpu":
+        return False
+    number = value.item() if value.numel() == 1 else value.sum().item()
+    return not math.isfinite(number)
 
 
 def _to_host(numbers: Mapping[str, Any]) -> dict[str, Value]:
@@ -556,7 +568,3 @@ def _to_host(numbers: Mapping[str, Any]) -> dict[str, Value]:
 def _number(values: Mapping[str, Value], name: str) -> float:
     value = values.get(name)
     return value if isinstance(value, float) else 0.0
-
-
-def _finite(values: Mapping[str, Value], name: str) -> bool:
-    return math.isfinite(_number(values, name))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -19,24 +19,23 @@ HEAD = 256
 RING = 4096
 """How many of the latest entries of each series are kept."""
 SNAPSHOT_EVERY = 32
-"""Fold states are remembered every so many rows, so that a rewind need not start from the beginning."""
+"""Fold states are remembered about every so many rows, so that a rewind need not start from the beginning."""
 
 S = TypeVar("S")
 
 
 class Fold(Protocol[S]):
-    """A running summary of one scalar signal: a hashable value object with a pure update.
-
-    `reads` names the signal; `start()` is the state before any row; `advance(state, step, value)` returns the state
-    after one more row and must not change `state`.
-    """
+    """A running summary of one scalar signal: a hashable value object with a pure update."""
 
     @property
-    def reads(self) -> str: ...
+    def reads(self) -> str:
+        """The name of the signal."""
 
-    def start(self) -> S: ...
+    def start(self) -> S:
+        """Return the state before any row."""
 
-    def advance(self, state: S, step: int, value: float) -> S: ...
+    def advance(self, state: S, step: int, value: float) -> S:
+        """Return the state after one more row; `state` itself must not change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +49,11 @@ class Ema:
     half_life: float = 20.0
 
     def start(self) -> tuple[float, float]:
+        """Return (0, 0)."""
         return (0.0, 0.0)
 
     def advance(self, state: tuple[float, float], step: int, value: float) -> tuple[float, float]:
+        """Return the state after one more value."""
         if not math.isfinite(value):
             return state
         keep = 0.5 ** (1.0 / self.half_life)
@@ -60,6 +61,7 @@ class Ema:
 
     @staticmethod
     def value(state: tuple[float, float]) -> float:
+        """Return the average, NaN before the first value."""
         return state[0] / state[1] if state[1] > 0 else math.nan
 
 
@@ -71,9 +73,11 @@ class Best:
     better: str = "lower"
 
     def start(self) -> tuple[int, float]:
+        """Return (-1, NaN)."""
         return (-1, math.nan)
 
     def advance(self, state: tuple[int, float], step: int, value: float) -> tuple[int, float]:
+        """Return the state after one more value; of equal values the earlier one stays the best."""
         if not math.isfinite(value):
             return state
         if state[0] < 0 or (value < state[1] if self.better == "lower" else value > state[1]):
@@ -89,9 +93,11 @@ class Rolling:
     size: int = 64
 
     def start(self) -> tuple[float, ...]:
+        """Return the empty tuple."""
         return ()
 
     def advance(self, state: tuple[float, ...], step: int, value: float) -> tuple[float, ...]:
+        """Return the state after one more value."""
         if not math.isfinite(value):
             return state
         return (*state[-(self.size - 1) :], value) if self.size > 1 else (value,)
@@ -109,6 +115,7 @@ class Rolling:
 
     @classmethod
     def median(cls, state: tuple[float, ...]) -> float:
+        """Return the median, NaN for an empty state."""
         return cls.quantile(state, 0.5)
 
     @classmethod
@@ -125,34 +132,46 @@ class Last:
     reads: str
 
     def start(self) -> tuple[int, int, float]:
+        """Return (0, -1, NaN)."""
         return (0, -1, math.nan)
 
     def advance(self, state: tuple[int, int, float], step: int, value: float) -> tuple[int, int, float]:
+        """Return the state after one more value."""
         return (state[0] + 1, step, value)
 
 
 class Series:
-    """The kept entries of one signal: the first `HEAD`, then the latest `RING`, as parallel lists."""
+    """The kept entries of one signal: the first `HEAD`, then the latest `RING`, as parallel lists.
 
-    __slots__ = ("count", "labels", "steps", "values")
+    `forgotten` counts the entries between the two that are no longer kept; they lie before the step `gap_end`.
+    """
+
+    __slots__ = ("forgotten", "gap_end", "labels", "steps", "values")
 
     def __init__(self) -> None:
         self.steps: list[int] = []
         self.values: list[Value] = []
         self.labels: tuple[str, ...] = ()
-        self.count = 0
+        self.forgotten = 0
+        self.gap_end = -1
+
+    @property
+    def count(self) -> int:
+        """How many entries there were, forgotten ones included."""
+        return len(self.steps) + self.forgotten
 
     def append(self, step: int, value: Value, labels: tuple[str, ...]) -> None:
+        """Add one entry; a vector whose entries now mean something else starts a new history."""
         if labels is not self.labels and labels != self.labels:
-            # A vector whose entries now mean something else starts a new history.
-            self.steps, self.values, self.count = [], [], 0
+            self.steps, self.values, self.forgotten = [], [], 0
         self.labels = labels
         self.steps.append(step)
         self.values.append(value)
-        self.count += 1
         if len(self.steps) > HEAD + 2 * RING:
+            self.forgotten += len(self.steps) - HEAD - RING
             del self.steps[HEAD:-RING]
             del self.values[HEAD:-RING]
+            self.gap_end = self.steps[HEAD]
 
     def window(self, first_step: int) -> tuple[list[int], list[Value]]:
         """Return the entries whose step is at least `first_step`."""
@@ -160,12 +179,18 @@ class Series:
         return self.steps[place:], self.values[place:]
 
     def cut(self, to_step: int) -> None:
-        """Forget every entry later than `to_step`."""
+        """Forget every entry later than `to_step`.
+
+        Where this reaches back among the entries that are no longer kept, their number is estimated from the steps
+        on both sides.
+        """
         place = bisect.bisect_right(self.steps, to_step)
-        gone = len(self.steps) - place
+        if self.forgotten and to_step < self.gap_end:
+            gap_begin = self.steps[HEAD - 1]
+            share = max(to_step - gap_begin, 0) / max(self.gap_end - gap_begin, 1)
+            self.forgotten, self.gap_end = int(self.forgotten * share), to_step
         del self.steps[place:]
         del self.values[place:]
-        self.count -= gone
 
 
 class Trace:
@@ -175,19 +200,28 @@ class Trace:
         stream: the optimizer whose signals these are.
         folds: summaries to keep from the first row on; a fold asked for later is built from the kept entries.
         notes: the announcements of the run, shared between streams and in order of their step.
+        attempt: the attempt that the training is in when this stream first appears.
     """
 
-    def __init__(self, stream: str = "main", *, folds: Iterable[Fold[Any]] = (), notes: list[Note] | None = None):
+    def __init__(
+        self,
+        stream: str = "main",
+        *,
+        folds: Iterable[Fold[Any]] = (),
+        notes: list[Note] | None = None,
+        attempt: int = 0,
+    ):
         self.stream = stream
-        self.attempt = 0
+        self.attempt = attempt
         self.step = -1
         self.rows = 0
         self.row: Signal | None = None
         self.notes: list[Note] = notes if notes is not None else []
         self._series: dict[str, Series] = {}
-        self._folds: dict[Hashable, Any] = {}
+        self._folds: dict[Fold[Any], Any] = {}
         self._by_signal: dict[str, list[Fold[Any]]] = {}
-        self._snapshots: list[tuple[int, dict[Hashable, Any]]] = []
+        self._snapshots: list[tuple[int, dict[Fold[Any], Any]]] = []
+        self._since_snapshot = SNAPSHOT_EVERY
         for fold in folds:
             self._register(fold)
 
@@ -202,20 +236,22 @@ class Trace:
                 f"stream {self.stream!r}: expected a row of attempt {self.attempt} at step {self.step} or later, "
                 f"got attempt {row.attempt} step {row.step}; call rewind() first when the training went back"
             )
-        if self.rows % SNAPSHOT_EVERY == 0 and row.step > self.step:
-            self._snapshots.append((self.step, dict(self._folds)))
-            if len(self._snapshots) > 2 * RING // SNAPSHOT_EVERY:
-                del self._snapshots[1 : RING // SNAPSHOT_EVERY]
+        if self._since_snapshot >= SNAPSHOT_EVERY and row.step > self.step:
+            self._remember()
         self.row, self.step = row, row.step
         self.rows += 1
+        self._since_snapshot += 1
         series = self._series
         for name, value in row.values.items():
             entry = series.get(name)
             if entry is None:
                 entry = series[name] = Series()
-            entry.append(row.step, value, row.labels.get(name, ()) if type(value) is tuple else ())
+            if isinstance(value, tuple):
+                entry.append(row.step, value, row.labels.get(name, ()))
+                continue
+            entry.append(row.step, value, ())
             for fold in self._by_signal.get(name, ()):
-                self._folds[fold] = fold.advance(self._folds[fold], row.step, value)  # type: ignore[arg-type]
+                self._folds[fold] = fold.advance(self._folds[fold], row.step, value)
 
     def rewind(self, to_step: int) -> None:
         """Follow a rollback: forget every row later than `to_step` and begin the next attempt."""
@@ -224,14 +260,23 @@ class Trace:
         while self._snapshots and self._snapshots[-1][0] > to_step:
             self._snapshots.pop()
         since, states = self._snapshots[-1] if self._snapshots else (-1, {})
-        for fold in list(self._folds):
-            self._folds[fold] = self._refold(fold, states.get(fold), since)  # type: ignore[arg-type]
+        for fold in self._folds:
+            self._folds[fold] = self._refold(fold, states.get(fold), since)
+        self._since_snapshot = SNAPSHOT_EVERY
         self.attempt += 1
         self.step = min(self.step, to_step)
         self.row = None
 
+    def _remember(self) -> None:
+        """Keep the state of every fold after all rows up to the current step; thin out the older half when many."""
+        self._snapshots.append((self.step, dict(self._folds)))
+        self._since_snapshot = 0
+        most = 2 * max(RING // SNAPSHOT_EVERY, 1)
+        if len(self._snapshots) > most:
+            del self._snapshots[1 : most // 2 : 2]
+
     def _register(self, fold: Fold[Any]) -> None:
-        self._folds[fold] = self._refold(fold, None, -1)  # type: ignore[index]
+        self._folds[fold] = self._refold(fold, None, -1)
         self._by_signal.setdefault(fold.reads, []).append(fold)
 
     def _refold(self, fold: Fold[Any], state: Any, since: int) -> Any:
@@ -240,7 +285,8 @@ class Trace:
         series = self._series.get(fold.reads)
         if series is not None:
             for step, value in zip(*series.window(since + 1), strict=True):
-                state = fold.advance(state, step, value)  # type: ignore[arg-type]
+                if not isinstance(value, tuple):
+                    state = fold.advance(state, step, value)
         return state
 
     # -- reading: detectors --------------------------------------------------------------------------------------
@@ -290,6 +336,12 @@ class Trace:
         series = self._series.get(name)
         return (series.steps[: min(count, HEAD)], series.values[: min(count, HEAD)]) if series is not None else ((), ())
 
+    def last(self, name: str, count: int) -> tuple[Sequence[int], Sequence[Value]]:
+        """Return the latest `count` (at most `RING`) measurements of `name`."""
+        series = self._series.get(name)
+        place = min(count, RING)
+        return (series.steps[-place:], series.values[-place:]) if series is not None and place > 0 else ((), ())
+
     def last_step(self, name: str) -> int:
         """Return the step at which `name` was last measured, -1 if never."""
         series = self._series.get(name)
@@ -301,9 +353,11 @@ class Trace:
 
     def fold(self, fold: Fold[S]) -> S:
         """Return the state of a fold, shared by all who ask for an equal one."""
-        if fold not in self._folds:
+        try:
+            state: S = self._folds[fold]
+        except KeyError:
             self._register(fold)
-        state: S = self._folds[fold]  # type: ignore[index]
+            state = self._folds[fold]
         return state
 
     def noted(self, kinds: Iterable[str]) -> Note | None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from trimtab import graph
-from trimtab.live import Live, Point, Reading
+from trimtab.live import Live, Point, Reading, Tier
 from trimtab.sensors._sensor import Base
 
 SAMPLE = 4096
@@ -21,9 +21,9 @@ SAMPLE = 4096
 class BatchFingerprint(Base):
     """What tells one batch from another, without keeping any of its data.
 
-    - `target_fingerprint`: of the targets that the loss function saved, every step;
+    - `target_fingerprint`: of the targets that the loss function saved;
     - `input_fingerprint`: of the tensors that the first layers were given, on thorough rows;
-    - `batch_fingerprint`: of the batch handed over with `allows(batch=...)`, every step;
+    - `batch_fingerprint`: of the batch handed over with `allows(batch=...)`;
     - `batch_rows`: length of the first dimension; `loader_rows`: rows of the smallest data set behind a
       DataLoader with that batch size, absent when there is none;
     - `input_nonfinite`: share of non-finite elements of the input, on thorough rows.
@@ -32,6 +32,7 @@ class BatchFingerprint(Base):
     """
 
     name: str = "batch_fingerprint"
+    tier: Tier = "often"
     points: tuple[Point, ...] = ("backward", "before")
 
     def read(self, live: Live) -> Reading:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from trimtab.live import Live, Point, Reading
+from trimtab.live import Live, Point, Reading, Tier
 from trimtab.sensors._sensor import Base
 
 
@@ -43,6 +43,7 @@ class GradientNorm(Base):
     """
 
     name: str = "gradient_norm"
+    tier: Tier = "often"
     points: tuple[Point, ...] = ("gradients",)
     axes: Mapping[str, str] = field(default_factory=lambda: {"gradient_norms": "parameters"})
     sparse: tuple[str, ...] = ("gradient_norms",)

@@ -1,0 +1,144 @@
+"""Train a System under a Guard, into a run folder: the loop that `trimtab train` runs.
+
+It is an ordinary PyTorch loop. Nothing in it is special to Trimtab but the three calls of the Guard, which a loop of
+your own can make just as well.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trimtab import config as settings
+from trimtab.detectors import DETECTORS
+from trimtab.errors import RunError, TrainingStopped, UserError, nearest
+from trimtab.guard import Guard
+from trimtab.run import Run
+from trimtab.system import System, Training, find_system
+
+if TYPE_CHECKING:
+    from trimtab.actions import Action
+
+log = logging.getLogger("trimtab")
+
+Progress = Callable[[int, int, float], None]
+"""Called after each update with the number of updates done, the number planned and the loss."""
+
+
+def train(
+    system: System | str,
+    *,
+    preset: str = "tiny",
+    fault: str | None = None,
+    config_file: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    seed: int = 0,
+    root: str | Path | None = None,
+    name: str | None = None,
+    respond: Mapping[str, Action] | None = None,
+    progress: Progress | None = None,
+    guard_options: Mapping[str, Any] | None = None,
+) -> Run:
+    """Train a System once and return its Run; a training that a response stops ends here too, without an error.
+
+    Args:
+        system: a System, or the name of an installed one.
+        preset: which of its configurations to start from.
+        fault: a known way to break it, added last.
+        config_file: a YAML file of settings that differ from the preset.
+        overrides: further settings, each as "key=value".
+        seed: of the weights, the data and every random number that the training draws.
+        root: where the run folder goes; TRIMTAB_RUNS or ./runs when None.
+        name: of the run; by default system, preset and fault.
+        respond: finding code -> Action; without it the Guard only observes.
+        progress: told after each update; reading the loss costs one device sync.
+        guard_options: further keyword arguments of the Guard.
+
+    Raises:
+        UserError: an unknown system, preset, fault or setting, a setting that the fault would replace, or a run
+            folder that cannot be made.
+    """
+    system = find_system(system) if isinstance(system, str) else system
+    config = resolve(system, preset=preset, fault=fault, config_file=config_file, overrides=overrides)
+    with torch.random.fork_rng(devices=[]):  # what the training draws is its own affair
+        torch.manual_seed(seed)
+        training = system.build(config, seed)
+        guard = Guard(
+            model=training.model,
+            optimizer=training.optimizers,
+            root=root,
+            name=name or "-".join(part for part in (system.name, preset, fault) if part),
+            system=system.name,
+            seed=seed,
+            config=settings.as_dict(config),
+            settings={"preset": preset, "fault": fault or ""},
+            respond=respond,
+            milestones=system.milestones(config),
+            **{"detectors": (*DETECTORS, *system.detectors), **(guard_options or {})},
+        )
+        try:
+            with guard:
+                loop(training, guard, progress)
+        except TrainingStopped as stopped:
+            log.warning("the training was stopped: %s", stopped)
+    if guard.run_path is None:
+        raise RunError("the training ran, but no run folder could be made for it; see the warning above, or give root=")
+    return Run(guard.run_path)
+
+
+def loop(training: Training, guard: Guard, progress: Progress | None = None) -> None:
+    """Take every planned update, evaluating on the way and at the end."""
+    model, optimizers = training.model, training.optimizers.values()
+    model.train()
+    for step in range(training.steps):
+        batch = next(training.batches)
+        loss = training.loss(model, batch)
+        loss.backward()
+        if training.clip is not None:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), training.clip)
+        if guard.allows(batch=batch):
+            for optimizer in optimizers:
+                optimizer.step()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        if training.schedule is not None:
+            training.schedule(step)
+        done = step + 1
+        if done % training.evaluate_every == 0 or done == training.steps:
+            guard.record(split="validation", better=training.better, **training.evaluate())
+        if progress is not None:
+            progress(done, training.steps, loss.item())
+
+
+def resolve(
+    system: System,
+    *,
+    preset: str = "tiny",
+    fault: str | None = None,
+    config_file: str | Path | None = None,
+    overrides: Sequence[str] = (),
+) -> Any:
+    """Return the Config of a training: the preset, then the file, then the overrides, then the fault.
+
+    Raises:
+        UserError: an unknown preset, fault or setting, or a setting that the fault would replace.
+    """
+    if preset not in system.presets:
+        known = ", ".join(sorted(system.presets))
+        raise UserError(
+            f"system {system.name!r} has no preset {preset!r}.{nearest(preset, system.presets)} Known: {known}"
+        )
+    start = system.presets[preset]()
+    config = settings.load(start, config_file, overrides)
+    if fault is None:
+        return config
+    change = system.fault(fault).change
+    for key in change:
+        if getattr(config, key) != getattr(start, key):
+            raise UserError(f"the fault {fault!r} sets {key}={change[key]!r}; leave {key} out of your own settings")
+    return dataclasses.replace(config, **change)
