@@ -1,0 +1,1 @@
+"""Benchmarks of Trimtab: each script remakes one stored result."""
