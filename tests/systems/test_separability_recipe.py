@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -168,8 +170,17 @@ def test_impossible_settings_are_refused_with_what_was_expected(change, said):
 
 
 @pytest.mark.slow
-def test_the_reference_run_reaches_its_milestones():
-    config = reference()
-    training, _ = trained(config, seed=0, steps=config.steps)
-    best = bayes(config.length, config.vocabulary).accuracy
-    assert config.reaches * best < training.evaluate()["accuracy"] < best
+@pytest.mark.parametrize("preset", [tiny, reference])
+def test_the_table_of_the_docs_is_what_the_recipe_reaches(preset):
+    page = (Path(__file__).parents[2] / "docs/systems/separability.md").read_text()
+    (row,) = re.findall(rf"^\| {preset.__name__} \| (\d+ \| \d+ \|.*)\|$", page, re.MULTILINE)
+    length, vocabulary, steps, best, reached, share, least, loss = (cell.split()[0] for cell in row.split("|"))
+    config, limit = preset(), bayes(preset().length, preset().vocabulary)
+    runs = [trained(config, seed, config.steps)[0].evaluate() for seed in range(5)]
+    assert all(config.reaches * limit.accuracy < run["accuracy"] < limit.accuracy for run in runs)
+    accuracy = sum(run["accuracy"] for run in runs) / len(runs)
+    assert (int(length), int(vocabulary), int(steps)) == (config.length, config.vocabulary, config.steps)
+    assert (float(best), float(least)) == (round(limit.accuracy, 3), round(limit.loss, 3))
+    assert float(reached) == pytest.approx(accuracy, abs=0.005)
+    assert float(share) == pytest.approx(accuracy / limit.accuracy, abs=0.01)
+    assert float(loss) == pytest.approx(sum(run["loss"] for run in runs) / len(runs), abs=0.02)

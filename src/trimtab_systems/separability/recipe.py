@@ -37,7 +37,7 @@ class Config:
     blocks: int = 1
     """Blocks of attention and two linear layers."""
     taps: int = 3
-    """Places that the causal convolution on the embeddings reads; 0 leaves it out (then one block reaches 0.61)."""
+    """Places that the causal convolution on the embeddings reads; without them (0) one block stops at 0.60."""
 
     steps: int = 800
     """Updates."""
@@ -63,7 +63,7 @@ class Config:
     """See `learns_by`. Healthy seeds 100-104 are at 0.70 or below by then (tiny: 0.77), random tokens at 1.00."""
     reaches_by: int = 800
     """Update by which the validation accuracy must be at least `reaches` x the ceiling."""
-    reaches: float = 0.95
+    reaches: float = 0.93
     """See `reaches_by`. Healthy seeds 100-104 reach 0.966 or more by then (tiny: 0.91)."""
 
     def __post_init__(self) -> None:
