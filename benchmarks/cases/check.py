@@ -3,6 +3,7 @@
 One line per case and family: the final evaluation of the healthy and of the faulty run, over two seeds.
 """
 
+import itertools
 import math
 import sys
 import time
@@ -10,6 +11,7 @@ import time
 import torch
 
 from benchmarks.cases.faults import ALL_FAMILIES, FAULTS, FaultCase
+from benchmarks.cases.healthy import HEALTHY, HealthyCase
 from benchmarks.cases.second_injections import SECOND_INJECTIONS
 from benchmarks.cases.training import Milestone, Ran, Training, run
 
@@ -22,12 +24,17 @@ def timed(training: Training) -> tuple[Ran, float]:
     return run(training), time.process_time() - begin
 
 
+def in_time(milestone: Milestone, ran: Ran) -> bool:
+    """Whether an evaluation up to the milestone's step meets it."""
+    return any(milestone.met(metrics) for step, metrics in ran.evaluations if step <= milestone.step)
+
+
 def harm(healthy: Ran, faulty: Ran, target: Milestone, missed: Milestone | None) -> str:
     """What the fault did, in one word."""
     before, after = healthy.final, faulty.final
     if not all(map(math.isfinite, after.values())):
         return "not-finite"
-    if missed is not None and not any(missed.met(m) for step, m in faulty.evaluations if step <= missed.step):
+    if missed is not None and not in_time(missed, faulty):
         return "milestone"
     if not faulty.reached_target:
         return "target"
@@ -53,23 +60,34 @@ def check_fault(case: FaultCase, healthy: dict[tuple[str, int], Ran]) -> None:
         print(f"{case.name:30} {family:10} {'wiring' if case.wiring else '':6} | {' | '.join(cells)}", flush=True)
 
 
+def check_healthy(case: HealthyCase) -> None:
+    """Print one line: whether the target and the declared milestones were reached."""
+    cells = []
+    for seed in SEEDS:
+        training = case.build(seed)
+        ran, seconds = timed(training)
+        reached = ran.reached_target and all(in_time(milestone, ran) for milestone in training.milestones)
+        cells.append(f"{'reached' if reached else 'MISSED'} {shown(ran)} ({len(ran.losses)} steps, {seconds:.1f} s)")
+    print(f"{case.name:30} {' | '.join(cells)}", flush=True)
+
+
 def main(parts: list[str]) -> None:
     """Check the cases whose name contains one of `parts`, or all."""
     torch.set_num_threads(1)
-    healthy = {}
-    for name, family in ALL_FAMILIES.items():
-        for seed in SEEDS:
-            healthy[name, seed], seconds = timed(family.build(seed))
-            reached, met = healthy[name, seed].reached_target, early(healthy[name, seed], family.milestone)
-            print(f"{name:10} seed {seed} {seconds:.1f} s target {reached} milestone {met}", shown(healthy[name, seed]))
+
+    def chosen(name: str) -> bool:
+        return not parts or any(part in name for part in parts)
+
+    for kind in HEALTHY:
+        if chosen(kind.name):
+            check_healthy(kind)
+    healthy: dict[tuple[str, int], Ran] = {}
     for case in (*FAULTS, *SECOND_INJECTIONS):
-        if not parts or any(part in case.name for part in parts):
+        if chosen(case.name):
+            for key in itertools.product(case.families, SEEDS):
+                if key not in healthy:
+                    healthy[key] = run(ALL_FAMILIES[key[0]].build(key[1]))
             check_fault(case, healthy)
-
-
-def early(ran: Ran, milestone: Milestone) -> bool:
-    """Whether the milestone was met in time."""
-    return any(milestone.met(metrics) for step, metrics in ran.evaluations if step <= milestone.step)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def loss_scale_search(seed: int) -> Training:
     def update(training: Training) -> float:
         zero_grad(training)
         loss = training.loss(training.model, training.next_batch())
-        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        scaler.scale(loss).backward()
         scaler.step(training.optimizer)
         scaler.update()
         return loss.item()
