@@ -84,6 +84,11 @@ class RunFacts(_Model):
     host: str = ""
     git: Git | None = None
 
+    @property
+    def more(self) -> dict[str, Any]:
+        """What was added by `update`."""
+        return self.model_extra or {}
+
 
 class Environment(_Model):
     """environment.json: interpreter, packages, machine and the few environment variables that change results."""

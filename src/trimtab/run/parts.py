@@ -170,11 +170,16 @@ def _load(path: Path) -> tuple[dict[str, Any], dict[str, list[Any]], dict[str, l
     import numpy as np
 
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            header = json.loads(archive["header"].tobytes())
+        with zipfile.ZipFile(path) as archive:
+
+            def array_of(name: str) -> NDArray[Any]:
+                with archive.open(f"{name}.npy") as entry:
+                    return np.lib.format.read_array(entry, allow_pickle=False)
+
+            header = json.loads(array_of("header").tobytes())
             check_format(header.get("format"), str(path))
-            columns = {name: archive[name].tolist() for name in (*_WHOLE, "time", *_INDICES)}
-            values = {name: archive[f"values-{index}"].tolist() for index, name in enumerate(header["names"])}
+            columns = {name: array_of(name).tolist() for name in (*_WHOLE, "time", *_INDICES)}
+            values = {name: array_of(f"values-{index}").tolist() for index, name in enumerate(header["names"])}
         rows = header["rows"]
         sizes = dict.fromkeys(values, 0)
         for layout in columns["layout"]:

@@ -87,9 +87,9 @@ def redact_text(text: str) -> str:
     """Return a text without what looks like a secret: known kinds of keys, passwords in URLs, `--token X`."""
     text = _LOOKS_SECRET.sub(REDACTED, text)
     text = _URL_PASSWORD.sub(rf"\g<1>{REDACTED}", text)
-    text = _URL_ARGUMENT.sub(lambda m: f"{m[1]}{m[2]}={REDACTED}" if names_secret(m[2], m[3]) else m[0], text)
+    text = _URL_ARGUMENT.sub(lambda m: f"{m[1]}{m[2]}={REDACTED}" if names_secret(m[2], _typed(m[3])) else m[0], text)
     whole = _ASSIGNED.fullmatch(text)
-    if whole and names_secret(whole[1], whole[2]):
+    if whole and names_secret(whole[1], _typed(whole[2])):
         return f"{whole[1]}={REDACTED}"
     return _OPTION_IN_TEXT.sub(lambda m: f"{m[1]}{m[2]}{REDACTED}" if names_secret(m[1], _typed(m[3])) else m[0], text)
 
@@ -97,14 +97,15 @@ def redact_text(text: str) -> str:
 def _redact_arguments(values: Sequence[Any]) -> list[Any]:
     """Redact a list, which may be a command line: `--api-key X` hides X."""
     kept: list[Any] = []
-    hide = False
+    option = ""
     for value in values:
-        if hide and isinstance(value, str) and not value.startswith("--"):
+        text = value if isinstance(value, str) else ""
+        if option and text and not text.startswith("--") and names_secret(option, _typed(text)):
             kept.append(REDACTED)
-            hide = False
-            continue
-        hide = isinstance(value, str) and bool(_OPTION.fullmatch(value)) and names_secret(value, "")
-        kept.append(redact(value))
+            option = ""
+        else:
+            kept.append(redact(value))
+            option = text if _OPTION.fullmatch(text) else ""
     return kept
 
 
