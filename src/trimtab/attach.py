@@ -35,15 +35,32 @@ log = logging.getLogger("trimtab")
 class Points(Protocol):
     """What a listener is told. It changes nothing, unless a response was asked for."""
 
-    def backward_begins(self, roots: Sequence[torch.Tensor]) -> None: ...
-    def backward_ended(self) -> None: ...
-    def clipping(self, parameters: Sequence[torch.Tensor]) -> None: ...
-    def unscaled(self, optimizer: torch.optim.Optimizer) -> None: ...
-    def step_begins(self, optimizer: torch.optim.Optimizer, closure: bool) -> None: ...
-    def step_ended(self, optimizer: torch.optim.Optimizer) -> None: ...
-    def step_skipped(self, optimizer: torch.optim.Optimizer) -> None: ...
-    def weights_loaded(self, module: nn.Module, missing: Sequence[str], unexpected: Sequence[str]) -> None: ...
-    def broke(self, where: str, error: Exception) -> None: ...
+    def backward_begins(self, roots: Sequence[torch.Tensor]) -> None:
+        """Hear that a backward pass from these tensors is about to run; the graph is whole."""
+
+    def backward_ended(self) -> None:
+        """Hear that it has run."""
+
+    def clipping(self, parameters: Sequence[torch.Tensor]) -> None:
+        """Hear that the gradients of these parameters are about to be clipped."""
+
+    def unscaled(self, optimizer: torch.optim.Optimizer) -> None:
+        """Hear that a GradScaler has divided the gradients of this optimizer by its scale."""
+
+    def step_begins(self, optimizer: torch.optim.Optimizer, closure: bool) -> None:
+        """Hear that an update is about to be taken; with a closure the backward passes come inside it."""
+
+    def step_ended(self, optimizer: torch.optim.Optimizer) -> None:
+        """Hear that it was taken."""
+
+    def step_skipped(self, optimizer: torch.optim.Optimizer) -> None:
+        """Hear that a GradScaler left an update out."""
+
+    def weights_loaded(self, module: nn.Module, missing: Sequence[str], unexpected: Sequence[str]) -> None:
+        """Hear that weights were loaded into a module, and which names did not fit."""
+
+    def broke(self, where: str, error: Exception) -> None:
+        """Hear that this listener raised `error` in the method `where`, and is told nothing more."""
 
 
 _listeners: list[Points] = []
@@ -92,7 +109,7 @@ def _tell(where: str, *facts: Any) -> None:
             detach(listener)
             try:
                 listener.broke(where, error)
-            except Exception:  # noqa: BLE001 - a listener that cannot even say that it broke is only logged
+            except Exception:  # a listener that cannot even say that it broke is only logged
                 log.exception("trimtab failed in %s and is switched off; the training goes on", where)
 
 

@@ -29,7 +29,7 @@ class Burst:
     log_mean: float = math.nan
 
     def due(self, tier: Tier, step: int, every: int) -> bool:
-        """Say whether sensors of `tier` are read at `step`, with one full row in `every` steps; for step, often, norms."""
+        """Say whether sensors of the tier step, often or norms are read, with one full row in `every` steps."""
         if tier == "step" or step < FIRST or step <= self.until:
             return True
         return step % (every if tier == "norms" else max(every // OFTEN, 1)) == 0

@@ -8,7 +8,7 @@ import sys
 log = logging.getLogger("trimtab")
 
 
-class _Fallback(logging.StreamHandler):  # type: ignore[type-arg] - generic only in the stubs
+class _Fallback(logging.StreamHandler):  # type: ignore[type-arg]  # generic only in the stubs
     """Writes to whatever standard error is now, as long as the program has set up no handlers of its own."""
 
     def __init__(self) -> None:

@@ -16,9 +16,10 @@ import atexit
 import logging
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -67,6 +68,7 @@ class Guard:
         overhead: share of the run's time that measuring may take, kept by measuring less often; None keeps `every`.
         lazily: make the run folder only when the first update or record comes.
         opened: called with the run folder once it was made.
+        clock: seconds; a benchmark hands in one that stands still while something else runs.
 
     Raises:
         UserError: an unknown code in `respond` or `ignore`, or a model or optimizer of the wrong kind.
@@ -96,6 +98,7 @@ class Guard:
         overhead: float | None = 0.01,
         lazily: bool = False,
         opened: Callable[[Path], None] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ):
         rules = tuple(DETECTORS if detectors is None else detectors)
         wanted = tuple(milestones)
@@ -111,7 +114,7 @@ class Guard:
         self._pid = os.getpid()
         self._opened = opened
         self._place = (None if run is None else Path(run), root)
-        self._facts = {
+        self._facts: dict[str, Any] = {
             "name": name, "project": project, "description": description, "tags": tuple(tags), "system": system,
             "seed": seed,
         }  # fmt: skip
@@ -145,6 +148,7 @@ class Guard:
             every=every,
             overhead=overhead,
             act=self._act if respond else None,
+            clock=clock,
         )
         self.backward_begins = self.measure.backward_begins
         self.backward_ended = self.measure.backward_ended
@@ -382,7 +386,7 @@ class Guard:
             call(*args)
         except TrainingStopped:
             raise
-        except Exception as error:  # noqa: BLE001 - fail open: the user's loop must not see our faults
+        except Exception as error:
             if self._broken:
                 log.debug("trimtab failed again in %s", where, exc_info=True)
                 return
@@ -417,7 +421,7 @@ class Guard:
                 path, number = taken.with_name(f"{taken.name}-{number}"), number + 1
             log.warning("%s exists already and is left alone; this run goes to %s", taken, path)
         try:
-            self._writer = RunWriter.create(root, path=path, config=self._config, **self._facts)  # type: ignore[arg-type] - facts are the keyword arguments by name
+            self._writer = RunWriter.create(root, path=path, config=self._config, **self._facts)
         except OSError as error:
             self._write_failed = True
             log.warning("cannot create a run folder (%s); the training is watched, but nothing is stored", error)
@@ -501,4 +505,6 @@ def _value(name: str, value: Any) -> Value:
 
 
 def _fields(thing: Any) -> dict[str, Any]:
-    return {k: v for k, v in asdict(thing).items() if k not in ("folds",)} if is_dataclass(thing) else {}
+    if isinstance(thing, type) or not is_dataclass(thing):
+        return {}
+    return {field.name: getattr(thing, field.name) for field in fields(thing) if field.name != "folds"}

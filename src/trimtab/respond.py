@@ -25,7 +25,9 @@ class Action(Protocol):
     @property
     def at_most(self) -> int | None: ...
 
-    def apply(self, live: Live | None, finding: Finding) -> Outcome: ...
+    def apply(self, live: Live | None, finding: Finding) -> Outcome:
+        """Do it, or decline; return what happened."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,12 +18,16 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+Comparison = Literal[">=", "<=", ">", "<"]
+_COMPARISONS: tuple[Comparison, ...] = (">=", "<=", ">", "<")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Milestone:
     """A declared check: `metric` must be `comparison` `value` once `by_step` updates are done."""
 
     metric: str
-    comparison: Literal[">=", "<=", ">", "<"]
+    comparison: Comparison
     value: float
     by_step: int
 
@@ -46,10 +50,11 @@ class Milestone:
     def parse(cls, text: str) -> Milestone:
         """Read 'METRIC >= VALUE by STEP'; raise UserError that shows the form otherwise."""
         words = text.replace(" by step ", " by ").split()
-        if len(words) != 5 or words[1] not in (">=", "<=", ">", "<") or words[3] != "by":
+        comparison = next((one for one in _COMPARISONS if len(words) == 5 and words[1] == one), None)
+        if comparison is None or words[3] != "by":
             raise UserError(f"milestone {text!r}: expected 'METRIC >= VALUE by STEP', such as 'loss <= 0.5 by 500'")
         try:
-            return cls(metric=words[0], comparison=words[1], value=float(words[2]), by_step=int(words[4]))  # type: ignore[arg-type]
+            return cls(metric=words[0], comparison=comparison, value=float(words[2]), by_step=int(words[4]))
         except ValueError as error:
             raise UserError(f"milestone {text!r}: {error}; write it like 'loss <= 0.5 by 500'") from None
 

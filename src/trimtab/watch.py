@@ -67,8 +67,9 @@ _arguments: dict[str, Any] = {}
 def watch(**options: Any) -> Guard:
     """Watch every training of this process from now on; for a notebook or the top of a script.
 
-    Takes the keyword arguments of `Guard` (`root`, `name`, `respond`, `milestones` and so on) and returns the Guard: use
-    it in a `with` block, call `close()`, or let it close when the process ends. A second call closes the first Guard.
+    Takes the keyword arguments of `Guard` (`root`, `name`, `respond`, `milestones` and so on) and returns the Guard:
+    use it in a `with` block, call `close()`, or let it close when the process ends. A second call closes the first
+    Guard.
     """
     from trimtab.guard import Guard
 
@@ -86,8 +87,8 @@ def arm() -> None:
     text = os.environ.get(ENVIRONMENT)
     if not text:
         return
-    given = json.loads(text)
-    options = Options(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
+    given: Any = {key: tuple(v) if isinstance(v, list) else v for key, v in json.loads(text).items()}
+    options = Options(**given)
     _note_arguments()
     if "torch" in sys.modules:
         _begin(options)
@@ -115,7 +116,7 @@ class _AfterTorch(MetaPathFinder):
             execute(module)
             _begin(self.options)
 
-        spec.loader.exec_module = exec_module  # type: ignore[method-assign] - only this spec's loader is meant
+        vars(spec.loader)["exec_module"] = exec_module  # of this one loader object, not of its class
         return spec
 
 
@@ -185,7 +186,7 @@ def _note_arguments() -> None:
         _arguments.update({key: _plain(value) for key, value in vars(namespace).items()})
         return result
 
-    argparse.ArgumentParser.parse_known_args = parse_known_args  # type: ignore[assignment,method-assign] - wrapped
+    setattr(argparse.ArgumentParser, parse.__name__, parse_known_args)
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,362 @@
+"""What a run's record says: what was found, what was judged, which causes the evidence supports, what to do now.
+
+`diagnose` reads a run folder and returns a Verdict; it writes nothing and runs without torch. The causes are ranked by
+sums that a person can redo from `Diagnosis.terms`; how, is the business of `trimtab.hypotheses`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from trimtab.detectors import DETECTORS, MilestoneMissed
+from trimtab.errors import RunError
+from trimtab.hypotheses import HYPOTHESES, NONE_OF_THESE, Hypothesis, rank
+from trimtab.judge import Detector, Event, Ignore, replay
+from trimtab.records import Diagnosis, Finding, Severity, Unknown
+from trimtab.run import Run, list_runs
+from trimtab.system import Milestone
+
+CLOSE = 5.0
+"""Two causes within so many decibans (a factor of 3) are not told apart by what was measured."""
+
+ABOUT_TRIMTAB = frozenset({"trimtab-failed", "response-budget-spent"})
+"""Findings about Trimtab and its responses: a person must see them, and they say nothing about the training's cause."""
+
+NOTHING = "nothing"
+
+Changed = Mapping[str, tuple[Any, Any]]
+"""Dotted setting key -> (value in the good run, value in this one); None where one of them lacks it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejudged:
+    """How today's rules differ from what is stored, for one (code, subject, stream, attempt).
+
+    `stored` and `now` are the opening events; None on the side that has none.
+    """
+
+    code: str
+    subject: str
+    stored: Finding | None
+    now: Finding | None
+
+    def __str__(self) -> str:
+        name = f"{self.code}@{self.subject}" if self.subject else self.code
+        if self.stored is None or self.now is None:
+            one = self.now or self.stored
+            assert one is not None
+            word = "only by today's rules" if self.stored is None else "only in the stored findings"
+            return f"{name}: {word}, {one.severity} at step {one.step}"
+        return (
+            f"{name}: stored {self.stored.severity} at step {self.stored.step} (version {self.stored.version}), "
+            f"today {self.now.severity} at step {self.now.step} (version {self.now.version})"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What is to be said about a run.
+
+    Attributes:
+        run_id: the run's name among all runs.
+        status: how the run stands: running, finished, stopped, failed, interrupted, killed or died.
+        headline: the verdict in one sentence.
+        next_action: what to do now, in one sentence; "nothing" when nothing is wrong.
+        severity: the worst severity that a finding of the latest attempt ever had, None without findings.
+        findings: the last event of each finding, in the order in which they were opened; those of earlier attempts
+            stand with them, but count for nothing else here.
+        opened_at: finding id -> the step at which it was opened.
+        judged: codes of the rules that judged at least once.
+        unknown: code -> why that rule never could judge.
+        diagnoses: the causes that some finding speaks for, and `none-of-these`, the likeliest first; empty when no
+            finding about the training is a warning or worse.
+        good_run: id of the good run that this one was compared with, or empty.
+        settings_changed: what differs from that run.
+        rejudged: where today's rules say something else than what is stored; empty unless asked for.
+        remarks: what a reader must know about the record itself.
+    """
+
+    run_id: str
+    status: str
+    headline: str
+    next_action: str
+    severity: Severity | None
+    findings: tuple[Finding, ...]
+    opened_at: Mapping[str, int]
+    judged: tuple[str, ...]
+    unknown: Mapping[str, str]
+    diagnoses: tuple[Diagnosis, ...] = ()
+    good_run: str = ""
+    settings_changed: Changed = field(default_factory=dict)
+    rejudged: tuple[Rejudged, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain dicts, lists, texts and numbers; `Run.write_diagnosis` and `safe_json` turn them into JSON.
+
+        Numbers stay numbers, NaN included, for it is those two that write NaN as a word.
+        """
+        plain: dict[str, Any] = _plain(asdict(self))
+        for finding in plain["findings"]:
+            finding["opened_at"] = self.opened_at[finding["id"]]
+        del plain["opened_at"]
+        for row, rejudged in zip(plain["rejudged"], self.rejudged, strict=True):
+            row["text"] = str(rejudged)
+        return plain
+
+
+def diagnose(
+    run: Run,
+    *,
+    good: Run | None = None,
+    rejudge: bool = False,
+    hypotheses: Sequence[Hypothesis] = HYPOTHESES,
+    detectors: Sequence[Detector] = DETECTORS,
+) -> Verdict:
+    """Say what is wrong with a run, why, and what to do.
+
+    Args:
+        run: the run, finished or not.
+        good: a run to compare the settings with; else the newest run beside this one that has its name and project
+            and the mark "good".
+        rejudge: judge the stored rows again with `detectors`, rest on that, and list what differs from what is stored.
+        hypotheses: the causes to weigh.
+        detectors: today's rules; also asked which of them judged, when the run ended too early to have written that.
+
+    Raises:
+        RunError: the run folder is damaged; with `rejudge` also when its rows are.
+    """
+    remarks: list[str] = []
+    stored = run.events()
+    again = _replay(run, detectors) if rejudge else None
+    events = stored if again is None else again[0]
+    judged, unknown = _coverage(run, events, detectors, again, remarks)
+    lives = _lives(events)
+    attempt = _latest_attempt(run, events)
+    latest = {id: life for id, life in lives.items() if life[0].attempt == attempt}
+    if attempt:
+        remarks.append(f"attempt {attempt + 1} of the training is judged; findings of earlier ones are only listed")
+    openings = [life[0] for life in latest.values() if life[0].code not in ABOUT_TRIMTAB]
+    severity = max((event.severity for life in latest.values() for event in life), default=None)
+    about_training = max(
+        (e.severity for life in latest.values() for e in life if e.code not in ABOUT_TRIMTAB), default=-1
+    )
+    good = good if good is not None else _last_good(run)
+    changed = settings_changed(good, run) if good is not None else {}
+    diagnoses: tuple[Diagnosis, ...] = ()
+    if about_training >= Severity.WARNING:
+        diagnoses = rank(hypotheses, openings, judged, unknown, changed)
+    worst = [_worst(life) for life in latest.values()]
+    return Verdict(
+        run_id=run.id,
+        status=run.status,
+        headline=_headline(run, worst, diagnoses, judged, unknown),
+        next_action=_next_action(worst, diagnoses),
+        severity=severity,
+        findings=tuple(life[-1] for life in lives.values()),
+        opened_at={id: life[0].step for id, life in lives.items()},
+        judged=tuple(judged),
+        unknown=unknown,
+        diagnoses=diagnoses,
+        good_run=good.id if good is not None else "",
+        settings_changed=changed,
+        rejudged=_differences(stored, again[0]) if again is not None else (),
+        remarks=tuple(dict.fromkeys([*run.remarks, *remarks])),
+    )
+
+
+def settings_changed(good: Run, this: Run) -> dict[str, tuple[Any, Any]]:
+    """Return dotted key -> (value in `good`, value in `this`) for each setting of the program that differs.
+
+    Settings are the run's configuration, the program's arguments, its optimizers and models; what Trimtab itself was
+    set to is left out.
+    """
+    before, now = _settings(good), _settings(this)
+    if any(key.startswith("arguments.") for key in before) and any(key.startswith("arguments.") for key in now):
+        before.pop("argv", None)  # the same once more, in the order of typing
+        now.pop("argv", None)
+    keys = dict.fromkeys([*before, *now])
+    return {key: (before.get(key), now.get(key)) for key in keys if repr(before.get(key)) != repr(now.get(key))}
+
+
+# -- reading the record ----------------------------------------------------------------------------------------------
+
+
+def _replay(run: Run, detectors: Sequence[Detector]) -> tuple[list[Event], tuple[list[str], dict[str, str]]]:
+    """Judge the stored rows with the run's own milestones and ignores; return the events and what was judged."""
+    ours = run.config().get("trimtab") or {}
+    declared = (ours.get("detectors") or {}).get("milestone-missed") or {}
+    milestones = tuple(Milestone(**one) for one in declared.get("milestones") or ())
+    rules = [replace(d, milestones=milestones) if isinstance(d, MilestoneMissed) else d for d in detectors]
+    notes = run.notes()
+    ignores = [Ignore.parse(text) for text in ours.get("ignore") or ()]
+    for note in notes:
+        if note.kind == "ignore":
+            ignores.append(Ignore(code=str(note.facts["code"]), subject=str(note.facts["subject"]), because=note.text))
+    events, judge = replay(rules, run.rows(), notes, run.outcomes(), ignores)
+    coverage = judge.coverage()
+    return events, (coverage.judged, coverage.unknown)
+
+
+def _coverage(
+    run: Run,
+    events: Iterable[Event],
+    detectors: Sequence[Detector],
+    again: tuple[list[Event], tuple[list[str], dict[str, str]]] | None,
+    remarks: list[str],
+) -> tuple[list[str], dict[str, str]]:
+    """Return which rules judged and which could not, from what is stored, or from a replay where it is not."""
+    if again is not None:
+        return again[1]
+    written = run.facts.model_extra or {}
+    if "judged" in written:
+        return list(written["judged"]), dict(written.get("not_judged") or {})
+    remarks.append("the run has not ended by itself; which rules judged was found by judging its rows again")
+    try:
+        judged, unknown = _replay(run, detectors)[1]
+    except RunError as error:
+        remarks.append(f"the rows cannot be read, so only rules with a finding count as having judged: {error}")
+        judged, unknown = [], {d.code: "the rows of the run cannot be read" for d in detectors}
+    found = dict.fromkeys(event.code for event in events if isinstance(event, Finding))
+    said = {event.code: event.reason for event in events if isinstance(event, Unknown)}
+    return (
+        list(dict.fromkeys([*judged, *found])),
+        {code: said.get(code) or reason for code, reason in unknown.items() if code not in found},
+    )
+
+
+def _lives(events: Iterable[Event]) -> dict[str, list[Finding]]:
+    """Return finding id -> its events, in the order of their opening."""
+    lives: dict[str, list[Finding]] = {}
+    for event in events:
+        if isinstance(event, Finding):
+            lives.setdefault(event.id, []).append(event)
+    return lives
+
+
+def _latest_attempt(run: Run, events: Iterable[Event]) -> int:
+    rollbacks = sum(1 for o in run.outcomes() if o.to_step is not None and o.result == "done")
+    return max([rollbacks, *(event.attempt for event in events)])
+
+
+def _worst(life: Sequence[Finding]) -> Finding:
+    """Return the first event that had the worst severity of this finding."""
+    return max(life, key=lambda event: event.severity)
+
+
+def _last_good(run: Run) -> Run | None:
+    same = (run.facts.name, run.facts.project)
+    beside = list_runs(run.path.resolve().parent)
+    return next(
+        (r for r in beside if r.facts.mark == "good" and r.id != run.id and (r.facts.name, r.facts.project) == same),
+        None,
+    )
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    config = run.config()
+    settings = {**run.settings(), **{key: value for key, value in config.items() if key != "trimtab"}}
+    argv = settings.pop("argv", None)
+    flat = dict(_flat(settings, ""))
+    if isinstance(argv, list):
+        flat["argv"] = " ".join(map(str, argv[1:]))
+    return flat
+
+
+def _flat(value: Any, key: str) -> Iterable[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        inner = value.items()
+    elif isinstance(value, list | tuple):
+        inner = dict(enumerate(value)).items()
+    else:
+        yield key, value
+        return
+    for name, part in inner:
+        yield from _flat(part, f"{key}.{name}" if key else str(name))
+
+
+def _differences(stored: Iterable[Event], now: Iterable[Event]) -> tuple[Rejudged, ...]:
+    """Pair the findings of both sides by what they are about, in their order, and keep the pairs that differ."""
+    sides: list[dict[tuple[Any, ...], Finding]] = []
+    for events in (stored, now):
+        side: dict[tuple[Any, ...], Finding] = {}
+        for life in _lives(events).values():
+            about = (life[0].code, life[0].subject, life[0].stream, life[0].attempt)
+            count = sum(1 for key in side if key[:4] == about)
+            side[(*about, count)] = replace(life[0], severity=_worst(life).severity)
+        sides.append(side)
+    found = []
+    for key in dict.fromkeys([*sides[0], *sides[1]]):
+        before, after = sides[0].get(key), sides[1].get(key)
+        if before is None or after is None or (before.step, before.severity) != (after.step, after.severity):
+            found.append(Rejudged(code=key[0], subject=key[1], stored=before, now=after))
+    return tuple(found)
+
+
+# -- saying it -------------------------------------------------------------------------------------------------------
+
+
+def _headline(
+    run: Run,
+    worst: Sequence[Finding],
+    diagnoses: Sequence[Diagnosis],
+    judged: Sequence[str],
+    unknown: Mapping[str, str],
+) -> str:
+    coverage = f"judged {len(judged)} of {len(judged) + len(unknown)}"
+    grave = sorted((f for f in worst if f.severity >= Severity.WARNING), key=lambda f: (-f.severity, f.since_step))
+    if not grave:
+        text = f"nothing wrong found; {coverage}" if judged else "nothing could be judged: the run has no measurements"
+    else:
+        explained = diagnoses[0].explains if diagnoses else ()
+        main = next((f for f in grave if f.code in explained and f.severity == grave[0].severity), grave[0])
+        since = main.since_step if main.since_step >= 0 else main.step
+        text = f"{main.severity}: {main.code.replace('-', ' ')} since step {since}"
+        if diagnoses and diagnoses[0].cause == NONE_OF_THESE:
+            text += "; no known cause explains it well"
+        elif diagnoses:
+            text += f"; most likely cause: {diagnoses[0].cause}"
+    reason = str((run.facts.how or {}).get("reason", ""))
+    if run.status in ("failed", "killed"):
+        text += f"; the program {'failed' if run.status == 'failed' else 'was killed'}" + (
+            f" ({reason})" if reason else ""
+        )
+    elif run.status == "died":
+        text += "; its process is gone without a word"
+    return text
+
+
+def _next_action(worst: Sequence[Finding], diagnoses: Sequence[Diagnosis]) -> str:
+    if not diagnoses:
+        ours = [f for f in worst if f.code in ABOUT_TRIMTAB and f.severity >= Severity.WARNING]
+        return f"read what {ours[0].code} says: {ours[0].summary}" if ours else NOTHING
+    first, *rest = diagnoses
+    if first.cause == NONE_OF_THESE:
+        if not rest:
+            return "look at the evidence of the findings; no known cause fits them"
+        return f"test whether {_words(rest[0].probe)} ({rest[0].probe}): it says whether {rest[0].cause} is the cause"
+    first_try = f"{first.remedies[0].text}" if first.remedies else f"look for the cause {first.cause}"
+    if rest and abs(first.score - rest[0].score) <= CLOSE:
+        if rest[0].cause == NONE_OF_THESE:
+            return f"test whether {_words(first.probe)} ({first.probe}), which decides; then {first_try}"
+        return (
+            f"test whether {_words(first.probe)} ({first.probe}), which tells {first.cause} from {rest[0].cause}; "
+            f"if it is the first, {first_try}"
+        )
+    return first_try
+
+
+def _words(claim: str) -> str:
+    return claim.replace("-", " ")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Severity):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
