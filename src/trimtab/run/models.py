@@ -83,6 +83,11 @@ class RunFacts(_Model):
     pid_began: str = ""
     host: str = ""
     git: Git | None = None
+    judged: tuple[str, ...] = ()
+    not_judged: dict[str, str] = {}
+    ignored: dict[str, int] = {}
+    cost: dict[str, float] = {}
+    updates: int = 0
 
     @property
     def more(self) -> dict[str, Any]:

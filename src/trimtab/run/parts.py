@@ -114,10 +114,10 @@ class Columns:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        flush_folder(path.parent)
+        _flush_folder(path.parent)
 
 
-def flush_folder(folder: Path) -> None:
+def _flush_folder(folder: Path) -> None:
     """Ask the system to put a folder's list of names on the disk, where it can."""
     try:
         fd = os.open(folder, os.O_RDONLY)

@@ -183,18 +183,24 @@ class Run:
         update_facts(self.path, {"mark": word})
         self.reload()
 
-    def close_as(self, status: Ended, how: Mapping[str, Any] | None = None) -> bool:
+    def close_as(
+        self, status: Ended, how: Mapping[str, Any] | None = None, *, even_if_ended: bool = False
+    ) -> bool:
         """End a run whose process cannot do it any more.
+
+        `even_if_ended` is for a parent that saw how the process left, which the process itself could not know: the
+        status and the facts are then replaced, the time of the end stays.
 
         Returns:
             False, and nothing is changed, if the run had already ended.
         """
         self.reload()
-        if self.facts.status != "running":
+        if self.facts.status != "running" and not even_if_ended:
             return False
-        update_facts(
-            self.path, {"status": status, "ended": machine.now(), "how": dict(how) if how is not None else None}
-        )
+        changes: dict[str, Any] = {"status": status, "how": dict(how) if how is not None else None}
+        if self.facts.ended is None:
+            changes["ended"] = machine.now()
+        update_facts(self.path, changes)
         self.reload()
         return True
 

@@ -22,7 +22,7 @@ from trimtab.records import Finding, Note, Outcome, Signal, Unknown
 from trimtab.run import facts
 from trimtab.run.codec import COLUMNS, FORMAT, LabelSets, decode, encode, header_line, record_line, signal_line
 from trimtab.run.lines import LineFile
-from trimtab.run.parts import Columns, flush_folder
+from trimtab.run.parts import Columns
 from trimtab.run.redact import redact
 
 if TYPE_CHECKING:
@@ -303,7 +303,6 @@ def _write_text(path: Path, text: str) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    flush_folder(path.parent)
 
 
 def _yaml(config: Any) -> str:
