@@ -1,0 +1,146 @@
+"""What every System promises: it trains the same way twice, ends clean when healthy, and breaks as its faults say."""
+
+import ast
+import dataclasses
+import inspect
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+import torch
+
+from trimtab.detectors import DETECTORS
+from trimtab.errors import UserError
+from trimtab.hypotheses import HYPOTHESES
+from trimtab.records import Severity
+from trimtab.run import Run
+from trimtab.system import find_system
+from trimtab.train import train
+
+SYSTEMS = sorted(entry.name for entry in entry_points(group="trimtab.systems"))
+FAULTS = [(name, fault.name) for name in SYSTEMS for fault in find_system(name).faults]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Models this small are many times slower on two threads when the machine is busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def run_of(tmp_path_factory):
+    """(system, fault or None, seed) -> the finished tiny run, trained once."""
+    root = tmp_path_factory.mktemp("runs")
+
+    @cache
+    def trained(name, fault, seed) -> Run:
+        return train(name, fault=fault, seed=seed, root=root)
+
+    return trained
+
+
+def losses_of(run):
+    return [(row.stream, row.step, row.values["loss"]) for row in run.rows() if "loss" in row.values]
+
+
+def grave(findings):
+    return [finding for finding in findings if finding.severity >= Severity.WARNING and finding.event != "resolved"]
+
+
+def test_some_system_is_installed():
+    assert "separability" in SYSTEMS
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_the_same_seed_gives_the_same_losses(name, run_of, tmp_path):
+    first, other = losses_of(run_of(name, None, 0)), losses_of(run_of(name, None, 1))
+    assert len(first) >= 50
+    assert losses_of(train(name, seed=0, root=tmp_path)) == first
+    assert [loss for _, _, loss in other] != [loss for _, _, loss in first]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_a_healthy_training_ends_clean(name, seed, run_of):
+    run = run_of(name, None, seed)
+    assert run.status == "finished"
+    assert [finding.summary for finding in grave(run.findings())] == []
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_the_milestones_of_a_healthy_training_are_judged(name, run_of):
+    """A milestone whose metric nobody records, or that lies after the end, could never be missed."""
+    system = find_system(name)
+    config = system.presets["tiny"]()
+    recorded = {metric for row in run_of(name, None, 0).rows() for metric in row.values}
+    steps = max(row.step for row in run_of(name, None, 0).rows()) + 1
+    for milestone in system.milestones(config):
+        assert milestone.metric in recorded
+        assert milestone.by_step <= steps
+    judged = run_of(name, None, 0).facts.judged
+    assert "milestone-missed" in judged or not system.milestones(config)
+
+
+@pytest.mark.parametrize(("name", "fault"), FAULTS)
+def test_each_fault_raises_its_findings_within_its_budget(name, fault, run_of):
+    declared = find_system(name).fault(fault)
+    opened = {}
+    for finding in grave(run_of(name, fault, 0).findings()):
+        opened.setdefault(finding.code, finding.step)
+    late = {
+        code: opened.get(code, "never") for code in declared.expect if not opened.get(code, 10**9) <= declared.budget
+    }
+    assert late == {}
+
+
+@pytest.mark.parametrize(("name", "fault"), FAULTS)
+def test_each_fault_names_settings_codes_and_causes_that_exist(name, fault):
+    system = find_system(name)
+    declared = system.fault(fault)
+    settings = {field.name for field in dataclasses.fields(system.presets["tiny"]())}
+    assert set(declared.change) <= settings
+    assert declared.expect
+    assert set(declared.expect) <= {detector.code for detector in (*DETECTORS, *system.detectors)}
+    assert declared.causes
+    assert set(declared.causes) <= {hypothesis.cause for hypothesis in (*HYPOTHESES, *system.hypotheses)}
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_there_is_a_tiny_and_a_reference_configuration(name):
+    presets = find_system(name).presets
+    assert {"tiny", "reference"} <= set(presets)
+    for make in presets.values():
+        config = make()
+        assert type(config).__dataclass_params__.frozen
+        assert dataclasses.replace(config) == config == make()
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_setting_is_followed_by_its_docstring(name):
+    kind = type(find_system(name).presets["tiny"]())
+    (body,) = (node.body for node in ast.parse(inspect.getsource(kind)).body if isinstance(node, ast.ClassDef))
+    bare = [
+        node.target.id
+        for node, after in zip(body, [*body[1:], None], strict=True)
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+        if not (isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and after.value.value.strip())
+    ]
+    assert bare == []
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_a_system_is_its_six_files(name):
+    (entry,) = (entry for entry in entry_points(group="trimtab.systems") if entry.name == name)
+    folder = Path(inspect.getfile(entry.load().build)).parent
+    wanted = {"data.py", "model.py", "losses.py", "recipe.py", "faults.py", "README.md"}
+    assert wanted <= {file.name for file in folder.iterdir()}
+    assert entry.load().name == name
+
+
+def test_an_unknown_system_is_refused_with_the_nearest_known_one():
+    with pytest.raises(UserError, match=r"no system 'separabilty'\. Did you mean 'separability'\?"):
+        find_system("separabilty")
