@@ -246,6 +246,7 @@ class Guard:
         elapsed = self.measure.seconds()
         if self._rows:
             self._safely("close", self._own_row, {"trimtab_seconds": self.measure.cost})
+            self._safely("close", self._answer_now, None)
         if self._writer is None:
             return
         coverage = self.judge.coverage()
@@ -310,7 +311,7 @@ class Guard:
             self._describe()
         if not self._assured and updates >= ASSURE_AFTER:
             self._assured = True
-            self._say(self._assurance())
+            self._say(self._assurance(updates))
 
     def _on_event(self, event: Event) -> None:
         self.events.append(event)
@@ -361,6 +362,7 @@ class Guard:
                 self._own_row({"responses_spent": 1.0})
             if outcome.stops:
                 self._stopping = TrainingStopped(f"{finding.code} at step {finding.step}: {outcome.because}")
+                break
 
     def _tell(self, note: Note) -> None:
         note = replace(note, after_rows=self._rows)
@@ -439,10 +441,10 @@ class Guard:
         log.info("%s", text)
         self._write("say", text)
 
-    def _assurance(self) -> str:
+    def _assurance(self, updates: int) -> str:
         grave = sorted({f.code for f in self.findings if f.severity >= Severity.WARNING})
         verdict = "no wiring fault" if not grave else f"open findings: {', '.join(grave)}"
-        return f"step {self.measure.update}: {verdict}; {self.judge.coverage()}"
+        return f"step {updates}: {verdict}; {self.judge.coverage()}"
 
     def _checked(self, rule: Ignore) -> Ignore:
         if rule.code not in self._codes:

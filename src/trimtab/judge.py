@@ -197,8 +197,7 @@ class Judge:
             elif code in self._judged:
                 coverage.judged.append(code)
             else:
-                missing = ", ".join(detector.reads) or "any signal"
-                coverage.unknown[code] = reasons.get(code, f"{missing} was not measured")
+                coverage.unknown[code] = reasons.get(code) or _why_never_asked(detector)
         return coverage
 
     def open(self) -> list[Finding]:
@@ -294,6 +293,17 @@ def _findings(detector: Detector, said: Any) -> tuple[Finding, ...]:
                 "return a Finding, a sequence of Findings, an Unknown or None"
             )
     return found
+
+
+def _why_never_asked(detector: Detector) -> str:
+    """Return what a rule says about a trace in which nothing was measured."""
+    try:
+        verdict = detector.detect(Trace())
+    except Exception:  # noqa: BLE001 - a rule that cannot even see an empty trace has not judged either
+        verdict = None
+    if isinstance(verdict, Unknown):
+        return verdict.reason
+    return f"{', '.join(detector.reads) or 'any signal'} was not measured"
 
 
 def failed(part: str, error: BaseException, step: int) -> Note:

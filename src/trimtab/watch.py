@@ -257,22 +257,21 @@ def _close(run: Run, code: int, out_of_memory: bool) -> None:
     """Say in the run folder how its process ended, where the process could not say it itself."""
     facts = run.facts
     how: dict[str, Any] = {**(facts.how or {}), "exit_code": 128 - code if code < 0 else code}
-    status = facts.status
     if code < 0:
         how["signal"] = signal.Signals(-code).name
-    if status == "running":
-        if code < 0:
-            status = "killed"
-            how["reason"] = f"killed by {how['signal']}"
-            if -code == signal.SIGKILL and out_of_memory:
-                how["reason"] += "; the kernel's count of out-of-memory kills rose while it ran"
-        else:
-            status = "failed" if code else "finished"
-            how["reason"] = f"the process left with code {code} without closing the run"
-    elif status == "finished" and code > 0:
-        status = "failed"
-        how.setdefault("reason", f"the program exited with code {code}")
-    run.close_as(status, how)
+    if facts.status != "running":
+        failed = facts.status == "finished" and code > 0
+        if failed:
+            how.setdefault("reason", f"the program exited with code {code}")
+        run.close_as("failed" if failed else facts.status, how, even_if_ended=True)
+    elif code < 0:
+        how["reason"] = f"killed by {how['signal']}"
+        if -code == signal.SIGKILL and out_of_memory:
+            how["reason"] += "; the kernel's count of out-of-memory kills rose while it ran"
+        run.close_as("killed", how)
+    else:
+        how["reason"] = f"the process left with code {code} without closing the run"
+        run.close_as("failed" if code else "finished", how)
 
 
 def _oom_kills() -> int:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import subprocess
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -44,7 +45,7 @@ class Notify(Action):
             "summary": finding.summary,
         }
         try:
-            subprocess.Popen(
+            child = subprocess.Popen(
                 [*self.command, finding.summary],
                 env={**os.environ, "TRIMTAB_FINDING": json.dumps(facts)},
                 stdin=subprocess.DEVNULL,
@@ -54,4 +55,5 @@ class Notify(Action):
             )
         except OSError as error:
             return self.outcome(finding, "failed", f"could not start {self.command[0]!r}: {error}")
+        threading.Thread(target=child.wait, name="trimtab-notify", daemon=True).start()  # so that no zombie is left
         return self.outcome(finding, "done", f"started {self.command[0]!r}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,9 @@ from trimtab.sensors._sensor import Base
 
 SAMPLE = 4096
 """At most so many elements of a tensor enter its fingerprint, evenly spread."""
+
+INPUTS = 8
+"""At most so many of a graph's input tensors enter a fingerprint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +53,8 @@ class BatchFingerprint(Base):
         if live.thorough:
             inputs = graph.inputs_of(node)
             if inputs:
-                reading["input_fingerprint"] = fingerprint(inputs[0])
+                # All of them: the first alone may be a constant, such as the ones that a slope penalty starts from.
+                reading["input_fingerprint"] = _combined(inputs[:INPUTS])
                 reading["batch_rows"] = float(inputs[0].shape[0]) if inputs[0].dim() else 1.0
                 reading.update(_loader_rows(live, reading["batch_rows"]))
                 if inputs[0].is_floating_point():
@@ -89,16 +93,16 @@ def _loader_rows(live: Live, batch_rows: float) -> dict[str, float]:
 
 
 def _of_batch(live: Live) -> Reading:
-    parts = list(_tensors(live.batch))
+    parts = [part for part in _tensors(live.batch) if part.numel()]
     if not parts:
         return {}
-    prints = [fingerprint(part) * (index + 1) for index, part in enumerate(parts) if part.numel()]
-    if not prints:
-        return {}
-    device = prints[0].device
-    total = prints[0] if len(prints) == 1 else torch.stack([p.to(device) for p in prints]).sum()
     rows = float(parts[0].shape[0]) if parts[0].dim() else 1.0
-    return {"batch_fingerprint": total, "batch_rows": rows, **_loader_rows(live, rows)}
+    return {"batch_fingerprint": _combined(parts), "batch_rows": rows, **_loader_rows(live, rows)}
+
+
+def _combined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    prints = [fingerprint(part) * (index + 1) for index, part in enumerate(parts)]
+    return prints[0] if len(prints) == 1 else torch.stack([p.to(prints[0].device) for p in prints]).sum()
 
 
 def _tensors(batch: Any, depth: int = 0) -> Iterator[torch.Tensor]:
