@@ -1,0 +1,84 @@
+"""The very first loss is far above that of a guess that knows nothing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from trimtab.detectors._detector import Detector, number
+from trimtab.records import Finding, Severity, Unknown
+from trimtab.trace import Trace
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossFarFromChance(Detector):
+    """The very first loss is far above that of a guess that knows nothing.
+
+    What it sees.
+    The loss before any update, divided by the number of terms when it is a sum, is many times the chance level: ln C
+    for a cross-entropy over C classes, ln 2 for a binary one.
+
+    Why it matters.
+    A fresh network that knows nothing should say so. One that starts far above is confidently wrong: its weights or
+    inputs are too large. It spends its first epochs unlearning that, if it does not diverge, and often ends worse.
+
+    Evidence it shows.
+    The first loss, the chance level, their ratio, and over how many terms the loss is summed.
+
+    False alarms.
+    A start below chance is a pretrained model and fine. Margin losses (a scale of 64) start at 4 to 5 times chance,
+    transformers with tied embeddings from N(0, 1) at 5 to 10 times; both are info here. A loss that is a sum and not
+    a mean is info as well: it multiplies the gradients, which matters to SGD and not to Adam.
+
+    What to try.
+    Look at the scale of the inputs (standardise them) and of the last layer's initial weights. Where the loss is a
+    sum, take the mean or divide the learning rate by the number of terms.
+
+    Since.
+    0.1.0
+    """
+
+    reads: tuple[str, ...] = ("chance_level", "parameter_reached", "squashed_before_loss")
+
+    ratio: float = 10.0
+    """So many times the chance level: ordinary initialisations start at 0.9 to 1.2 times, the odd but healthy ones
+    named above below 10, weights that are 12 times too large at 12 and far more."""
+    notable: float = 3.0
+    """From here on a fact worth knowing."""
+
+    def detect(self, trace: Trace) -> Finding | Unknown | None:
+        steps, values = trace.first("loss", 1)
+        if not steps or isinstance(values[0], tuple):
+            return self.unknown(trace, "the loss was not measured")
+        known, chances = trace.first("chance_level", 1)
+        if not known or isinstance(chances[0], tuple):
+            return self.unknown(trace, "the chance level is not known: the loss function was not recognised")
+        loss, chance, terms = values[0], chances[0], trace.scalar("loss_terms") or 1.0
+        if known[0] != steps[0] or not math.isfinite(loss) or chance <= 0:
+            return self.unknown(trace, "the chance level of the first loss is not known, or that loss is not finite")
+        per_term = loss / chance / terms
+        summed = terms > 1 and _is_of_classes(chance)
+        if per_term < self.notable and not summed:
+            return None
+        expected = f"where a guess that knows nothing has {number(chance)}"
+        if per_term >= self.notable:
+            text = f"loss {number(loss)} at step {steps[0]}, {number(per_term)} x what is expected, {expected}"
+        else:
+            text = f"loss {number(loss)} at step {steps[0]}, {expected}"
+        if terms > 1:
+            text += f" for each of the {terms:.0f} terms of which the loss is the sum"
+        return self.finding(
+            trace,
+            severity=Severity.WARNING if per_term >= self.ratio else Severity.INFO,
+            summary=text,
+            measured=per_term,
+            threshold=self.ratio,
+            evidence={"loss": loss, "chance_level": chance, "loss_terms": terms, "ratio": loss / chance},
+            since_step=steps[0],
+        )
+
+
+def _is_of_classes(chance: float) -> bool:
+    """Say whether this chance level is ln C of a whole number C, so that nothing multiplies or divides the loss."""
+    classes = math.exp(min(chance, 20.0))
+    return classes > 1.5 and abs(classes - round(classes)) < 1e-3 * classes

@@ -1,0 +1,90 @@
+"""The loss is NaN or infinite."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from trimtab.detectors._detector import Detector, now, number
+from trimtab.detectors._folds import Nonfinite
+from trimtab.records import Finding, Severity, Unknown
+from trimtab.trace import Fold, Trace
+
+_LOSS = Nonfinite("loss")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossNotFinite(Detector):
+    """The loss is NaN or infinite.
+
+    What it sees.
+    The mean of the backward roots of an update is not a finite number.
+
+    Why it matters.
+    A NaN in the loss normally becomes a NaN in every gradient and, after the next update, in every weight; from then
+    on nothing can be learned and the run must go back to an earlier state. The exception is a loss whose number alone
+    is broken (a NaN constant was added to it, or a metric mixed in): the gradients are right and the training goes
+    well, which is a warning and never more.
+
+    Evidence it shows.
+    Whether the gradient of the same update is finite, how many weight tensors were already broken before it, the
+    share of non-finite inputs, the last finite loss.
+
+    False alarms.
+    Updates that a GradScaler skipped are passed over, for a scale that is still too high is how mixed precision
+    starts; only a loss that stays broken over `skips_tolerated` of them is reported.
+
+    What to try.
+    Look at the first step named: at its input when that is not finite, else for a logarithm or a division of zero
+    (clamp its argument), or for a learning rate that had blown the weights up before. With broken weights go back to
+    a checkpoint from before that step.
+
+    Since.
+    0.1.0
+    """
+
+    reads: tuple[str, ...] = ("loss",)
+    folds: tuple[Fold[Any], ...] = (_LOSS,)
+    release: int = 8
+    """Eight finite losses in a row, so that a loss which is NaN every other step is one finding."""
+
+    skips_tolerated: int = 24
+    """A GradScaler begins at 2**16 and halves at each skip, so 16 skips reach 1 and 24 reach 2**-8: by then no scale
+    is to blame."""
+
+    def detect(self, trace: Trace) -> Finding | Unknown | None:
+        loss = now(trace, "loss")
+        if loss is None:
+            return self.unknown(trace, "the loss was not measured")
+        if math.isfinite(loss):
+            return None
+        state = trace.fold(_LOSS)
+        if now(trace, "update_skipped") and state.length <= self.skips_tolerated:
+            return None
+        evidence = {"loss": loss, "updates": float(state.length), "last_finite": state.last}
+        for name in ("gradient_norm", "nonfinite_weights", "input_nonfinite"):
+            value = now(trace, name)
+            if value is not None:
+                evidence[name] = value
+        norm, lost = evidence.get("gradient_norm"), evidence.get("nonfinite_weights", 0.0)
+        if lost > 0:
+            severity = Severity.FATAL
+            told = f"{lost:.0f} weight tensors were already not finite before this update"
+        elif norm is None:
+            severity, told = Severity.ERROR, "the gradient was not measured"
+        elif math.isfinite(norm):
+            severity = Severity.WARNING
+            told = f"the gradient norm {number(norm)} is finite, so only the reported number is broken"
+        else:
+            severity, told = Severity.ERROR, f"the gradient norm is {norm} too"
+        before = f" after {number(state.last)} at step {state.last_step}" if state.last_step >= 0 else ""
+        return self.finding(
+            trace,
+            severity=severity,
+            summary=f"loss {loss} at step {trace.step}{before}; {told}",
+            measured=loss,
+            threshold=math.inf,
+            evidence=evidence,
+            since_step=state.since,
+        )
