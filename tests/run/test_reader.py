@@ -182,6 +182,27 @@ def test_a_mark_is_set_and_taken_away(tmp_path):
     assert Run(run.path).facts.mark == ""
 
 
+def test_a_parent_may_correct_how_a_run_ended_but_not_when(tmp_path):
+    made = RunWriter.create(tmp_path)
+    made.close("finished", {"reason": "the script ended"})
+    run = Run(made.path)
+    ended = run.facts.ended
+    assert not run.close_as("failed", {"exit_code": 3})
+    assert (run.status, run.facts.how) == ("finished", {"reason": "the script ended"})
+    assert run.close_as("failed", {"exit_code": 3}, even_if_ended=True)
+    assert (run.status, run.facts.how, run.facts.ended) == ("failed", {"exit_code": 3}, ended)
+
+
+def test_what_the_judge_covered_is_read_and_its_absence_can_be_told(tmp_path):
+    made = RunWriter.create(tmp_path)
+    assert not {"judged", "updates"} & Run(made.path).facts.model_fields_set
+    made.update(judged=["a"], not_judged={"b": "no signal"}, ignored={"c": 2}, cost={"seconds": 0.5}, updates=7)
+    facts = Run(made.path).facts
+    assert (facts.judged, facts.not_judged, facts.ignored) == (("a",), {"b": "no signal"}, {"c": 2})
+    assert (facts.cost, facts.updates) == ({"seconds": 0.5}, 7)
+    assert {"judged", "updates"} <= facts.model_fields_set
+
+
 # --- alive or not ---------------------------------------------------------------------------------
 
 

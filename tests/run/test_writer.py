@@ -143,11 +143,13 @@ def test_labels_are_written_when_they_change_and_named_when_they_return(tmp_path
     assert [signal.labels for signal in Run(made.path).rows()] == [first, first, other, first, {}, {}]
 
 
-def test_labels_survive_a_write_that_failed(tmp_path, monkeypatch):
+@pytest.mark.parametrize("cut", [0, 5, len(b'{"labels":{"main":{"norms":["c","d"]}},"set":1}\n') + 3])
+@pytest.mark.parametrize("afterwards", [("first", "other"), ("other", "first"), ("other", "other")])
+def test_labels_survive_a_write_that_failed(tmp_path, monkeypatch, cut, afterwards):
     made = RunWriter.create(tmp_path)
     first, other = {"norms": ("a", "b")}, {"norms": ("c", "d")}
     made.row(row(0, labels=first, norms=(1.0, 2.0)))
-    write, room = os.write, [len(b'{"labels":{"main":{"norms":["c","d"]}},"set":1}\n') + 3, 0]
+    write, room = os.write, [cut, 0] if cut else [0]
 
     def full(fd, data):
         if not room:
@@ -161,11 +163,12 @@ def test_labels_survive_a_write_that_failed(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         made.row(row(1, labels=other, norms=(1.0, 2.0)))
     assert made.rows == 1
-    for step, labels in enumerate([first, other, {}], 2):
-        made.row(row(step, labels=labels, norms=(1.0, 2.0)))
+    labels = [{"first": first, "other": other}[name] for name in afterwards]
+    for step, its in enumerate([*labels, {}], 2):
+        made.row(row(step, labels=its, norms=(1.0, 2.0)))
     run = Run(made.path)
-    assert [(signal.step, signal.labels) for signal in run.rows()] == [(0, first), (2, first), (3, other), (4, {})]
-    assert len(run.remarks) == 1
+    assert [(signal.step, signal.labels) for signal in run.rows()] == [(0, first), *enumerate([*labels, {}], 2)]
+    assert len(run.remarks) == (cut > 0)
 
 
 def test_a_part_is_sealed_after_so_many_bytes_too(tmp_path):

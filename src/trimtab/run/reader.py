@@ -183,9 +183,7 @@ class Run:
         update_facts(self.path, {"mark": word})
         self.reload()
 
-    def close_as(
-        self, status: Ended, how: Mapping[str, Any] | None = None, *, even_if_ended: bool = False
-    ) -> bool:
+    def close_as(self, status: Ended, how: Mapping[str, Any] | None = None, *, even_if_ended: bool = False) -> bool:
         """End a run whose process cannot do it any more.
 
         `even_if_ended` is for a parent that saw how the process left, which the process itself could not know: the
