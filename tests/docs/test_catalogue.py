@@ -1,0 +1,82 @@
+"""The pages of docs/catalogue say what the plug-ins say now."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from trimtab.actions import ACTIONS
+from trimtab.detectors import DETECTORS, GradientsAccumulate
+from trimtab.hypotheses import HYPOTHESES
+from trimtab.sensors import SENSORS
+
+ROOT = Path(__file__).parent.parent.parent
+CATALOGUE = ROOT / "docs" / "catalogue"
+
+
+@pytest.fixture(scope="module")
+def build():
+    """The names of docs/build.py."""
+    return runpy.run_path(str(ROOT / "docs" / "build.py"))
+
+
+def test_the_stored_pages_are_current(build):
+    assert build["stale"]() == [], "run: make docs"
+
+
+@pytest.mark.parametrize(
+    ("page", "codes"),
+    [
+        ("detectors", [detector.code for detector in DETECTORS]),
+        ("hypotheses", [hypothesis.cause for hypothesis in HYPOTHESES]),
+        ("sensors", [sensor.name for sensor in SENSORS]),
+        ("actions", [action.name for action in ACTIONS]),
+    ],
+)
+def test_every_member_has_its_section_in_the_order_of_the_tuple(page, codes):
+    lines = (CATALOGUE / f"{page}.md").read_text(encoding="utf-8").splitlines()
+    assert [line.removeprefix("## ") for line in lines if line.startswith("## ")] == codes
+
+
+def page_of(name):
+    """Return the text of a page of the catalogue."""
+    return (CATALOGUE / f"{name}.md").read_text(encoding="utf-8")
+
+
+def section_of(page, code):
+    """Return the part of a page that describes one member."""
+    return page.split(f"\n## {code}\n")[1].split("\n## ")[0]
+
+
+def test_thresholds_are_printed_with_their_values():
+    section = section_of(page_of("detectors"), "gradients-accumulate")
+    assert f"| `updates` | `{GradientsAccumulate().updates}` |" in section
+
+
+def test_every_weight_is_printed_with_its_reason():
+    page = page_of("hypotheses")
+    for hypothesis in HYPOTHESES:
+        section = section_of(page, hypothesis.cause)
+        for weight in hypothesis.evidence:
+            assert f"| {weight.decibans:+g} | " in section
+            assert f"| {weight.why} |" in section
+
+
+def test_a_changed_page_and_a_page_too_many_are_noticed_and_mended(build, tmp_path, monkeypatch):
+    stale, write = build["stale"], build["write"]
+    monkeypatch.setitem(stale.__globals__, "FOLDER", tmp_path / "catalogue")
+    assert write() == sorted(build["pages"]())
+    assert stale() == []
+    (tmp_path / "catalogue" / "actions.md").write_text("# Actions\n", encoding="utf-8")
+    (tmp_path / "catalogue" / "probes.md").write_text("# Probes\n", encoding="utf-8")
+    assert stale() == ["actions.md", "probes.md"]
+    assert write() == ["actions.md", "probes.md"]
+    assert stale() == []
+    assert not (tmp_path / "catalogue" / "probes.md").exists()
+
+
+def test_the_readme_counts_what_there_is():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"{len(DETECTORS)} detectors, {len(SENSORS)} sensors, {len(HYPOTHESES)} causes" in readme
