@@ -24,7 +24,10 @@ _COMPARISONS: tuple[Comparison, ...] = (">=", "<=", ">", "<")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Milestone:
-    """A declared check: `metric` must be `comparison` `value` once `by_step` updates are done."""
+    """A declared check: `metric` must be `comparison` `value` once `by_step` updates are done.
+
+    With several optimizers the updates of all of them count.
+    """
 
     metric: str
     comparison: Comparison

@@ -88,7 +88,7 @@ def test_the_milestones_of_a_healthy_training_are_judged(name, run_of):
 @pytest.mark.parametrize(("name", "fault"), FAULTS)
 def test_each_fault_raises_its_findings_within_its_budget(name, fault, run_of):
     declared = find_system(name).fault(fault)
-    opened = {}
+    opened: dict[str, int] = {}
     for finding in grave(run_of(name, fault, 0).findings()):
         opened.setdefault(finding.code, finding.step)
     late = {
@@ -127,7 +127,9 @@ def test_every_setting_is_followed_by_its_docstring(name):
         node.target.id
         for node, after in zip(body, [*body[1:], None], strict=True)
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-        if not (isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and after.value.value.strip())
+        if not (
+            isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and str(after.value.value).strip()
+        )
     ]
     assert bare == []
 
