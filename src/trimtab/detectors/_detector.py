@@ -12,6 +12,8 @@ from typing import Any
 from trimtab.records import Evidence, Finding, Severity, Unknown
 from trimtab.trace import Fold, Trace
 
+RECENT = 64
+"""An update that was measured within so many steps still tells how long the steps of this training are."""
 NEVER = 1_000_000_000
 """A `release` that is never reached: for facts about a run that later steps cannot undo."""
 
@@ -96,6 +98,19 @@ def now(trace: Trace, name: str) -> float | None:
     row = trace.row
     value = row.values.get(name) if row is not None else None
     return None if isinstance(value, tuple) else value
+
+
+def update_before(trace: Trace) -> float | None:
+    """Return the share of its weights that the latest measured update before this step changed, of the largest group.
+
+    None where none was measured, or too long ago to say how long the steps of this training are now.
+    """
+    steps, rows = trace.window("update_ratio", RECENT)
+    for step, ratios in zip(reversed(steps), reversed(rows), strict=True):
+        finite = [ratio for ratio in ratios if math.isfinite(ratio)] if isinstance(ratios, tuple) else []
+        if step < trace.step and finite:
+            return max(finite)
+    return None
 
 
 def number(value: float) -> str:

@@ -68,7 +68,8 @@ class GradientExploding(Detector):
 
     Evidence it shows.
     The gradient norm (median of the last steps), its first value, early level and recent median; the loss and the
-    first loss; the largest share of the weights that one update replaced in every parameter group.
+    first loss and how many terms it adds up; the largest share of the weights that one update replaced in every
+    parameter group.
 
     False alarms.
     Warm-up bumps, restarts, adversarial games, policy gradients and tiny batches stay below these ratios (measured: a
@@ -196,7 +197,9 @@ class GradientExploding(Detector):
     @staticmethod
     def _evidence(trace: Trace, norm: float, loss: float) -> dict[str, float]:
         begin, begin_loss = trace.fold(_NORM), trace.fold(_LOSS)
+        terms = trace.scalar("loss_terms")
         return {
+            **({"loss_terms": terms} if terms is not None else {}),
             "gradient_norm": norm,
             "gradient_norm_first": begin.first,
             "gradient_norm_early": begin.typical,

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from trimtab.detectors._detector import Detector, now
+from trimtab.detectors._detector import Detector, now, update_before
 from trimtab.detectors._folds import Nonfinite
 from trimtab.records import Finding, Severity, Unknown
 from trimtab.trace import Fold, Trace
@@ -28,7 +28,8 @@ class GradientNotFinite(Detector):
     Evidence it shows.
     The tensor where it began: backward runs from the loss to the input, so of the tensors with a broken gradient the
     last one in forward order came first. Further the share of its elements that are broken, how many tensors are,
-    whether the loss was finite, the share of non-finite inputs, how many weight tensors were broken before.
+    whether the loss was finite, the share of non-finite inputs, how many weight tensors were broken before, the share
+    of the weights that the update before replaced.
 
     False alarms.
     A GradScaler that skips the update when its scale is too high is healthy and not counted.
@@ -58,6 +59,9 @@ class GradientNotFinite(Detector):
             value = now(trace, name)
             if value is not None:
                 evidence[name] = value
+        step_before = update_before(trace)
+        if step_before is not None:
+            evidence["update_ratio"] = step_before
         text = f"gradient norm {norm} at step {trace.step}{self._where(trace, evidence)}"
         loss, lost = now(trace, "loss"), now(trace, "nonfinite_weights") or 0.0
         if loss is not None:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from trimtab.detectors._detector import Detector, now, number
+from trimtab.detectors._detector import Detector, now, number, update_before
 from trimtab.detectors._folds import Nonfinite
 from trimtab.records import Finding, Severity, Unknown
 from trimtab.trace import Fold, Trace
@@ -29,7 +29,7 @@ class LossNotFinite(Detector):
 
     Evidence it shows.
     Whether the gradient of the same update is finite, how many weight tensors were already broken before it, the
-    share of non-finite inputs, the last finite loss.
+    share of non-finite inputs, the last finite loss, the share of the weights that the update before replaced.
 
     False alarms.
     Updates that a GradScaler skipped are passed over, for a scale that is still too high is how mixed precision
@@ -78,6 +78,9 @@ class LossNotFinite(Detector):
             told = f"the gradient norm {number(norm)} is finite, so only the reported number is broken"
         else:
             severity, told = Severity.ERROR, f"the gradient norm is {norm} too"
+        step_before = update_before(trace)
+        if step_before is not None:
+            evidence["update_ratio"] = step_before
         before = f" after {number(state.last)} at step {state.last_step}" if state.last_step >= 0 else ""
         return self.finding(
             trace,

@@ -76,9 +76,10 @@ class MilestoneMissed(Detector):
     result, and the sooner one knows the less is lost.
 
     Evidence it shows.
-    The best value and its step, the last one, whether the metric was still improving, and the loss of a guess that
-    knows nothing where it is known. Still improving points to too little training or too low a learning rate; at rest
-    from the start points to data without a signal or to a part that is not trained.
+    The best value and its step, the last one, whether the metric was still improving, how much of the way from its
+    first value it had covered (`progress`), how far the weights had gone as a multiple of themselves (`travelled`), and
+    the loss of a guess that knows nothing where it is known. Still improving points to too little training or too low
+    a learning rate; at rest from the start points to data without a signal or to a part that is not trained.
 
     False alarms.
     As many as the milestone was too ambitious. The best value up to the step counts, so noise does not miss one.
@@ -137,6 +138,12 @@ class MilestoneMissed(Detector):
             "improving": float(improving),
             "values": float(course.values),
         }
+        way = milestone.value - course.points[0] if course.points else 0.0
+        if way:
+            evidence["progress"] = (course.best - course.points[0]) / way
+        travelled = _travelled(trace, milestone.by_step)
+        if travelled is not None:
+            evidence["travelled"] = travelled
         chance = trace.scalar("chance_level")
         if chance is not None:
             evidence["chance_level"] = chance
@@ -159,6 +166,21 @@ class MilestoneMissed(Detector):
 
 def _course(milestone: Milestone) -> CourseUntil:
     return CourseUntil(milestone.metric, milestone.by_step, milestone.comparison.startswith(">"))
+
+
+def _travelled(trace: Trace, until: int) -> float | None:
+    """Return how far the weights went up to `until`, as a multiple of themselves: the sum of the largest update ratios.
+
+    An update that was not measured counts as the measured one before it; None where none was.
+    """
+    steps, ratios = trace.window("update_ratio", trace.step + 1)
+    if not steps:
+        return None
+    way = 0.0
+    for step, end, ratio in zip(steps, [*steps[1:], until + 1], ratios, strict=True):
+        longest = max(filter(math.isfinite, ratio), default=0.0) if isinstance(ratio, tuple) else 0.0
+        way += longest * max(min(end, until + 1) - step, 0)
+    return way
 
 
 def _improves(points: Sequence[float], *, higher: bool) -> bool:
