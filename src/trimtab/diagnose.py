@@ -210,9 +210,8 @@ def _coverage(
     """Return which rules judged and which could not, from what is stored, or from a replay where it is not."""
     if again is not None:
         return again[1]
-    written = run.facts.model_extra or {}
-    if "judged" in written:
-        return list(written["judged"]), dict(written.get("not_judged") or {})
+    if "judged" in run.facts.model_fields_set:
+        return list(run.facts.judged), dict(run.facts.not_judged)
     remarks.append("the run has not ended by itself; which rules judged was found by judging its rows again")
     try:
         judged, unknown = _replay(run, detectors)[1]

@@ -1,0 +1,55 @@
+"""A part of the network is kept from moving, although it is trainable and gets its place in the optimizer.
+
+How it shows. The gradient is there and the update does not arrive (`parameters-never-changed`, "update lost"): a group
+whose learning rate was left at 0, a kernel or hook that restores the weights. Or the gradient is exactly zero: masked
+by a hook that was left over. Or the rate of every group was zero from the first update on.
+
+Why the weights. A gradient without an update is close to the definition: +22. A rate of zero in one group beside
+others that learn says the same thing (one family): +20 when it never was positive. A gradient of exactly zero may also
+come from dead units, which no hypothesis describes yet: +13. All rates at zero from the start: +20. A rate that was
+positive before belongs to a schedule: -14.
+"""
+
+from __future__ import annotations
+
+from trimtab.hypotheses import _shared as shared
+from trimtab.hypotheses._hypothesis import Condition, Gate, Hypothesis, Weight
+from trimtab.records import Remedy
+
+HYPOTHESIS = Hypothesis(
+    cause="frozen-by-mistake",
+    summary="A trainable part of the network is kept from moving: a rate of 0, a masked gradient, a lost update.",
+    gate=Gate.INTEGRITY,
+    prior=-11.0,
+    evidence=(
+        Weight(
+            "parameters-never-changed", 22.0, when=(Condition("update_lost", ">", 0.0), *shared.GRAVE),
+            family="at rest",
+            why="tensors have a gradient and do not move",
+        ),
+        Weight(
+            "learning-rate-zero", 20.0, when=(Condition("was_positive", "==", 0.0), *shared.GRAVE), family="at rest",
+            why="a learning rate was zero from the first update on",
+        ),
+        Weight(
+            "parameters-never-changed", 13.0, when=(Condition("gradient_zero", ">", 0.0), *shared.GRAVE),
+            family="at rest",
+            why="the gradient of some tensors is exactly zero",
+        ),
+        Weight(
+            "learning-rate-zero", -14.0, when=(Condition("was_positive", "==", 1.0),),
+            why="the rate had been positive: its schedule took it to zero",
+        ),
+    ),
+    probe="every-trainable-parameter-moves",
+    remedies=(
+        Remedy(
+            kind="config",
+            text="give the group that rests a learning rate: `lr` of its parameter group",
+            change={"lr": "> 0"},
+        ),
+        Remedy(kind="text", text="look for hooks on these tensors, and for code that writes their old values back"),
+        Remedy(kind="text", text="if they are meant to rest, declare it: `requires_grad_(False)`"),
+    ),
+    settings=("*freeze*", "*frozen*", "*trainable*", "*.tensors", "*lr"),
+)  # fmt: skip
