@@ -10,8 +10,9 @@ from torch import nn
 
 from trimtab.actions import Stop
 from trimtab.errors import UserError
+from trimtab.milestone import Milestone
 from trimtab.records import Severity
-from trimtab.system import Fault, Milestone, System, Training
+from trimtab.system import Fault, System, Training
 from trimtab.train import train
 
 

@@ -18,7 +18,7 @@ _HOME = {
     "Hypothesis": "trimtab.hypotheses",
     "Judge": "trimtab.judge",
     "Live": "trimtab.live",
-    "Milestone": "trimtab.system",
+    "Milestone": "trimtab.milestone",
     "Note": "trimtab.records",
     "Notify": "trimtab.actions",
     "Outcome": "trimtab.records",
@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from trimtab.hypotheses import Hypothesis as Hypothesis
     from trimtab.judge import Judge as Judge
     from trimtab.live import Live as Live
+    from trimtab.milestone import Milestone as Milestone
     from trimtab.records import Diagnosis as Diagnosis
     from trimtab.records import Finding as Finding
     from trimtab.records import Note as Note
@@ -82,7 +83,6 @@ if TYPE_CHECKING:
     from trimtab.records import Signal as Signal
     from trimtab.records import Unknown as Unknown
     from trimtab.run import Run as Run
-    from trimtab.system import Milestone as Milestone
     from trimtab.system import System as System
     from trimtab.system import Training as Training
     from trimtab.tap import tap as tap

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
-from trimtab.live import Tier
+Tier = Literal["step", "often", "norms", "census", "trouble"]
+"""How often: every step; every step unless steps are so short that it would cost too much, then every few; every k-th
+step and all of the first ones (a "full" row); on the first steps and when the graph is new; only on a row whose loss or
+gradient is not finite."""
 
 FIRST = 32
 """Every one of the first so many steps of a stream is measured in full: most wiring faults show at once."""

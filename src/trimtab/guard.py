@@ -30,11 +30,11 @@ from trimtab.errors import TrainingStopped, UserError, nearest
 from trimtab.judge import MAIN, Detector, Event, History, Ignore, Judge, failed
 from trimtab.live import Live, Sensor
 from trimtab.measure import Measure
+from trimtab.milestone import Milestone
 from trimtab.records import Finding, Note, Outcome, Severity, Signal, Value
 from trimtab.respond import Action, Respond
 from trimtab.run import RunWriter
 from trimtab.sensors import SENSORS
-from trimtab.system import Milestone
 
 if TYPE_CHECKING:
     import torch

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from trimtab.cadence import Tier
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -18,11 +20,6 @@ if TYPE_CHECKING:
 Point = Literal["backward", "gradients", "before", "after"]
 """When a sensor is read: at the root of a backward pass, when the gradients are whole and not yet clipped, just before
 the optimizer step, just after it."""
-
-Tier = Literal["step", "often", "norms", "census", "trouble"]
-"""How often: every step; every step unless steps are so short that it would cost too much, then every few; every k-th
-step and all of the first ones (a "full" row); on the first steps and when the graph is new; only on a row whose loss or
-gradient is not finite."""
 
 Reading = Mapping[str, "float | Sequence[float] | torch.Tensor"]
 """What a sensor returns: name -> number, or 0-D tensor, or a vector as long as its axis has labels."""

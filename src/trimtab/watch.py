@@ -124,7 +124,7 @@ def _begin(options: Options) -> None:
     """Start the Guard of a watched process; whatever goes wrong is said and does not reach the program."""
     try:
         from trimtab.errors import TrainingStopped
-        from trimtab.system import Milestone
+        from trimtab.milestone import Milestone
 
         def opened(path: Path) -> None:
             if options.session:
@@ -213,8 +213,8 @@ def run_command(command: Sequence[str], options: Options) -> Watched:
     Raises:
         UserError: the command cannot be started, or an option cannot be used.
     """
+    from trimtab.milestone import Milestone
     from trimtab.run import Run
-    from trimtab.system import Milestone
 
     for text in options.milestones:
         Milestone.parse(text)

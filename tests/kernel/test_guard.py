@@ -20,7 +20,7 @@ from trimtab.judge import replay
 from trimtab.records import Finding, Severity
 from trimtab.run import Run
 from trimtab.sensors import SENSORS
-from trimtab.system import Milestone
+from trimtab.milestone import Milestone
 
 
 def net(seed=0):

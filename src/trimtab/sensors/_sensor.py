@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from trimtab.live import Point, Tier
+from trimtab.cadence import Tier
+from trimtab.live import Point
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from trimtab import graph
-from trimtab.live import Live, Point, Reading, Tier
+from trimtab.cadence import Tier
+from trimtab.live import Live, Point, Reading
 from trimtab.sensors._sensor import Base
 
 SAMPLE = 4096

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from trimtab.live import Live, Reading, Tier
+from trimtab.cadence import Tier
+from trimtab.live import Live, Reading
 from trimtab.sensors._sensor import Base
 from trimtab.sensors.gradient_norm import norms_of
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from trimtab.live import Live, Point, Reading, Tier
+from trimtab.cadence import Tier
+from trimtab.live import Live, Point, Reading
 from trimtab.sensors._sensor import Base
 
 

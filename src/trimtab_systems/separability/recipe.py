@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from trimtab.errors import ConfigError
-from trimtab.system import Milestone, System, Training
+from trimtab.milestone import Milestone
+from trimtab.system import System, Training
 from trimtab_systems.separability.data import Batch, Split, Structure, bayes, draw
 from trimtab_systems.separability.faults import FAULTS
 from trimtab_systems.separability.losses import accuracy_by_place, next_token_loss
