@@ -209,6 +209,8 @@ def update_dropped(training: Training, onset: int) -> None:
 
 def schedule_ends_early(training: Training, onset: int) -> None:
     """The schedule was given the wrong horizon: the learning rate is 0 from the onset on."""
+    for group in training.optimizer.param_groups:
+        group["lr"] = group.get("initial_lr", group["lr"])
     training.schedulers[:] = [PolynomialLR(training.optimizer, total_iters=onset)]
 
 
@@ -380,8 +382,10 @@ FAULTS: tuple[FaultCase, ...] = (
         declares_milestone=True, right_codes=("milestone-missed",), right_causes=("data-has-no-signal",),
     ),
     FaultCase(
-        name="too-little-training", inject=too_little_training, families=EVERY, delay_budget=MILESTONE,
-        declares_milestone=True, right_codes=("milestone-missed",), right_causes=("training-too-short",),
+        # The convolutional network is so quick that some seeds arrive all the same.
+        name="too-little-training", inject=too_little_training, families=("mlp", "gpt", "vae", "rnn", "regression"),
+        delay_budget=MILESTONE, declares_milestone=True,
+        right_codes=("milestone-missed",), right_causes=("training-too-short",),
     ),
 )
 """The faults, each in the families that it harms."""
