@@ -417,19 +417,17 @@ class Measure:
         row = self._row(stream, ready, trouble=True)
         flat = [v.detach().reshape(-1).to(device, torch.float64) for _, v in tensors]
         on_device = torch.cat(flat) if flat else torch.zeros(0, device=device, dtype=torch.float64)
-        host = torch.empty(on_device.shape, dtype=torch.float64, pin_memory=True)
-        host.copy_(on_device, non_blocking=True)
-        event = torch.cuda.Event()
-        event.record()
+        host, event = _start_copy(on_device)
         full = stream.burst.due("norms", stream.step, self.budget.every)
         layout = [(name, -1 if value.dim() == 0 else value.numel()) for name, value in tensors]
         self._waiting.append(_Waiting(row, layout, host, event, () if full else self._sparse, stream.burst))
 
     def _deliver(self, *, wait: bool) -> None:
         """Hand on the rows whose numbers have arrived; never leave more than one behind."""
-        while self._waiting and (wait or len(self._waiting) > 1 or self._waiting[0].event.query()):
+        while self._waiting and (wait or len(self._waiting) > 1 or _arrived(self._waiting[0].event)):
             one = self._waiting.pop(0)
-            one.event.synchronize()
+            if one.event is not None:
+                one.event.synchronize()
             arrived, place = one.host.tolist(), 0
             values: dict[str, Value] = dict(one.row.values)
             for name, length in one.layout:
@@ -541,6 +539,21 @@ def _root_of(roots: Sequence[torch.Tensor]) -> tuple[Root, Any]:
     unscaled, scaler = getattr(first, UNSCALED, (None, None))
     value = unscaled if unscaled is not None else first.detach()
     return Root(value=value.clone(), node=first.grad_fn), scaler
+
+
+def _start_copy(on_device: torch.Tensor) -> tuple[torch.Tensor, Any]:
+    """Begin to copy numbers to the host without waiting; return where they will be, and the event that says when."""
+    if not on_device.is_cuda:
+        return on_device, None
+    host = torch.empty(on_device.shape, dtype=on_device.dtype, pin_memory=True)
+    host.copy_(on_device, non_blocking=True)
+    event = torch.cuda.Event()
+    event.record()
+    return host, event
+
+
+def _arrived(event: Any) -> bool:
+    return event is not None and bool(event.query())
 
 
 def _broken(value: torch.Tensor) -> bool:

@@ -382,3 +382,47 @@ def test_measuring_every_step_changes_no_weight_and_no_random_number():
     (bare, after_bare), (seen, after_seen) = weights(False), weights(True)
     assert all(torch.equal(a, b) for a, b in zip(bare, seen, strict=True))
     assert torch.equal(after_bare, after_seen)
+
+
+def test_rows_that_come_later_from_a_device_are_the_rows_that_are_read_at_once(monkeypatch):
+    """The asynchronous way of an accelerator, on a CPU: each row is handed on one step later, under its own step."""
+
+    def rows(later):
+        model = net()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        watched = Watched(models=[model], optimizers={"main": optimizer}, every=8)
+        if later:
+            monkeypatch.setattr(watched.measure, "_waits", lambda stream: True)
+        late = []
+        with watched as seen:
+            for index in range(50):
+                x, y = batch(index)
+                F.cross_entropy(model(x), y).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                late.append(index + 1 - len(seen.rows))
+        return watched.rows, late
+
+    at_once, none_late = rows(later=False)
+    delayed, late = rows(later=True)
+    assert set(none_late) == {0}
+    assert set(late) <= {1, 2}
+    assert [row.step for row in delayed] == [row.step for row in at_once] == list(range(50))
+    for one, other in zip(at_once, delayed, strict=True):
+        assert one.values == other.values
+
+
+def test_a_nan_that_comes_later_from_a_device_still_brings_its_vectors(monkeypatch):
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    watched = Watched(models=[model], optimizers={"main": optimizer}, every=8)
+    monkeypatch.setattr(watched.measure, "_waits", lambda stream: True)
+    with watched as seen:
+        for index in range(45):
+            x, y = batch(index)
+            (F.cross_entropy(model(x), y) * (float("nan") if index == 40 else 1.0)).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    row = seen.rows[40]
+    assert math.isnan(row.values["loss"])
+    assert all(math.isnan(norm) for norm in row.values["gradient_norms"])
