@@ -49,6 +49,9 @@ class LossNotFinite(Detector):
     release: int = 8
     """Eight finite losses in a row, so that a loss which is NaN every other step is one finding."""
 
+    wait: int = 3
+    """Where the gradient is not measured at every step, it is from the step after a broken loss on; so the third
+    broken loss without one means that nobody measures it."""
     skips_tolerated: int = 24
     """A GradScaler begins at 2**16 and halves at each skip, so 16 skips reach 1 and 24 reach 2**-8: by then no scale
     is to blame."""
@@ -72,6 +75,10 @@ class LossNotFinite(Detector):
             severity = Severity.FATAL
             told = f"{lost:.0f} weight tensors were already not finite before this update"
         elif norm is None:
+            if state.length < self.wait:
+                return self.unknown(
+                    trace, f"the loss is {loss}; whether the gradient is too is measured at a later step"
+                )
             severity, told = Severity.ERROR, "the gradient was not measured"
         elif math.isfinite(norm):
             severity = Severity.WARNING

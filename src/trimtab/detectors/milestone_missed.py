@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from trimtab.detectors._detector import NEVER, Detector, now, number
+from trimtab.detectors._detector import NEVER, RECENT, Detector, now, number
 from trimtab.records import Finding, Severity, Unknown
 from trimtab.trace import Trace
 
 if TYPE_CHECKING:
-    from trimtab.system import Milestone
+    from trimtab.milestone import Milestone
 
 POINTS = 48
 """A course is kept with at most so many points."""
@@ -93,7 +93,7 @@ class MilestoneMissed(Detector):
     """
 
     release: int = NEVER
-    """A milestone that was missed stays missed."""
+    """A milestone that was missed stays missed, so it need not be said at every later step."""
     per_stream: bool = False
 
     milestones: tuple[Milestone, ...] = ()
@@ -121,7 +121,8 @@ class MilestoneMissed(Detector):
                 reason = f"{milestone.metric} was not recorded by step {milestone.by_step}"
                 continue
             judged = True
-            if not milestone.met_by(course.best):
+            fresh = closing or now(trace, "loss") is None or trace.step <= milestone.by_step + RECENT
+            if fresh and not milestone.met_by(course.best):
                 missed.append(self._finding(trace, milestone, course))
         if missed:
             return missed

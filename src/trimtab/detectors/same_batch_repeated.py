@@ -100,7 +100,7 @@ class SameBatchRepeated(Detector):
         return self.finding(
             trace,
             severity=severity,
-            summary=f"the same batch for {length} updates in a row up to step {trace.step} ({told}); {reason}",
+            summary=f"the same batch in {length} measured updates up to step {trace.step} ({told}); {reason}",
             measured=float(length),
             threshold=float(self.updates),
             evidence=evidence,
