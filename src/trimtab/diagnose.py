@@ -14,9 +14,9 @@ from trimtab.detectors import DETECTORS, MilestoneMissed
 from trimtab.errors import RunError
 from trimtab.hypotheses import HYPOTHESES, NONE_OF_THESE, Hypothesis, rank
 from trimtab.judge import Detector, Event, Ignore, replay
+from trimtab.milestone import Milestone
 from trimtab.records import Diagnosis, Finding, Severity, Unknown
 from trimtab.run import Run, list_runs
-from trimtab.system import Milestone
 
 CLOSE = 5.0
 """Two causes within so many decibans (a factor of 3) are not told apart by what was measured."""
@@ -131,38 +131,41 @@ def diagnose(
     remarks: list[str] = []
     stored = run.events()
     again = _replay(run, detectors) if rejudge else None
-    events = stored if again is None else again[0]
-    judged, unknown = _coverage(run, events, detectors, again, remarks)
+    events, coverage = again or (stored, _coverage(run, stored, detectors, remarks))
+    if coverage.ignored:
+        rules = ", ".join(f"{rule} ({count})" for rule, count in sorted(coverage.ignored.items()))
+        remarks.append(f"findings left out because the user asked for it: {rules}")
     lives = _lives(events)
     attempt = _latest_attempt(run, events)
-    latest = {id: life for id, life in lives.items() if life[0].attempt == attempt}
     if attempt:
         remarks.append(f"attempt {attempt + 1} of the training is judged; findings of earlier ones are only listed")
-    openings = [life[0] for life in latest.values() if life[0].code not in ABOUT_TRIMTAB]
-    severity = max((event.severity for life in latest.values() for event in life), default=None)
-    about_training = max(
-        (e.severity for life in latest.values() for e in life if e.code not in ABOUT_TRIMTAB), default=-1
-    )
-    good = good if good is not None else _last_good(run)
-    changed = settings_changed(good, run) if good is not None else {}
+    latest = [life for life in lives.values() if life[0].attempt == attempt]
+    about_training = [life for life in latest if life[0].code not in ABOUT_TRIMTAB]
+    good, changed = _compared(run, good, remarks)
     diagnoses: tuple[Diagnosis, ...] = ()
-    if about_training >= Severity.WARNING:
-        diagnoses = rank(hypotheses, openings, judged, unknown, changed)
-    worst = [_worst(life) for life in latest.values()]
+    if any(_worst(life).severity >= Severity.WARNING for life in about_training):
+        diagnoses = rank(
+            hypotheses,
+            [life[0] for life in about_training],
+            set(coverage.judged) - coverage.left_out,
+            {*coverage.unknown, *coverage.left_out},
+            changed,
+        )
+    worst = [_worst(life) for life in latest]
     return Verdict(
         run_id=run.id,
         status=run.status,
-        headline=_headline(run, worst, diagnoses, judged, unknown),
+        headline=_headline(run, worst, diagnoses, coverage),
         next_action=_next_action(worst, diagnoses),
-        severity=severity,
+        severity=max((finding.severity for finding in worst), default=None),
         findings=tuple(life[-1] for life in lives.values()),
         opened_at={id: life[0].step for id, life in lives.items()},
-        judged=tuple(judged),
-        unknown=unknown,
+        judged=coverage.judged,
+        unknown=coverage.unknown,
         diagnoses=diagnoses,
         good_run=good.id if good is not None else "",
         settings_changed=changed,
-        rejudged=_differences(stored, again[0]) if again is not None else (),
+        rejudged=_differences(stored, events) if rejudge else (),
         remarks=tuple(dict.fromkeys([*run.remarks, *remarks])),
     )
 
@@ -184,7 +187,21 @@ def settings_changed(good: Run, this: Run) -> dict[str, tuple[Any, Any]]:
 # -- reading the record ----------------------------------------------------------------------------------------------
 
 
-def _replay(run: Run, detectors: Sequence[Detector]) -> tuple[list[Event], tuple[list[str], dict[str, str]]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Coverage:
+    """What was judged, what could not be, and which codes the user asked to leave out although they fired."""
+
+    judged: tuple[str, ...]
+    unknown: Mapping[str, str]
+    ignored: Mapping[str, int]
+
+    @property
+    def left_out(self) -> set[str]:
+        """Codes with a finding that nobody wanted to see: that it is not there says nothing."""
+        return {Ignore.parse(rule).code for rule in self.ignored}
+
+
+def _replay(run: Run, detectors: Sequence[Detector]) -> tuple[list[Event], _Coverage]:
     """Judge the stored rows with the run's own milestones and ignores; return the events and what was judged."""
     ours = run.config().get("trimtab") or {}
     declared = (ours.get("detectors") or {}).get("milestone-missed") or {}
@@ -197,32 +214,26 @@ def _replay(run: Run, detectors: Sequence[Detector]) -> tuple[list[Event], tuple
             ignores.append(Ignore(code=str(note.facts["code"]), subject=str(note.facts["subject"]), because=note.text))
     events, judge = replay(rules, run.rows(), notes, run.outcomes(), ignores)
     coverage = judge.coverage()
-    return events, (coverage.judged, coverage.unknown)
+    return events, _Coverage(judged=tuple(coverage.judged), unknown=coverage.unknown, ignored=judge.ignored)
 
 
-def _coverage(
-    run: Run,
-    events: Iterable[Event],
-    detectors: Sequence[Detector],
-    again: tuple[list[Event], tuple[list[str], dict[str, str]]] | None,
-    remarks: list[str],
-) -> tuple[list[str], dict[str, str]]:
-    """Return which rules judged and which could not, from what is stored, or from a replay where it is not."""
-    if again is not None:
-        return again[1]
-    if "judged" in run.facts.model_fields_set:
-        return list(run.facts.judged), dict(run.facts.not_judged)
-    remarks.append("the run has not ended by itself; which rules judged was found by judging its rows again")
+def _coverage(run: Run, events: Iterable[Event], detectors: Sequence[Detector], remarks: list[str]) -> _Coverage:
+    """Return what was judged: as it is stored, or by a replay where the run ended too early to have written it."""
+    facts = run.facts
+    if "judged" in facts.model_fields_set:
+        return _Coverage(judged=facts.judged, unknown=facts.not_judged, ignored=facts.ignored)
+    remarks.append("the run has not closed its record; which rules judged was found by judging its rows again")
     try:
-        judged, unknown = _replay(run, detectors)[1]
+        again = _replay(run, detectors)[1]
     except RunError as error:
         remarks.append(f"the rows cannot be read, so only rules with a finding count as having judged: {error}")
-        judged, unknown = [], {d.code: "the rows of the run cannot be read" for d in detectors}
+        again = _Coverage(judged=(), unknown={d.code: "the rows cannot be read" for d in detectors}, ignored={})
     found = dict.fromkeys(event.code for event in events if isinstance(event, Finding))
     said = {event.code: event.reason for event in events if isinstance(event, Unknown)}
-    return (
-        list(dict.fromkeys([*judged, *found])),
-        {code: said.get(code) or reason for code, reason in unknown.items() if code not in found},
+    return _Coverage(
+        judged=tuple(dict.fromkeys([*again.judged, *found])),
+        unknown={code: said.get(code) or reason for code, reason in again.unknown.items() if code not in found},
+        ignored=again.ignored,
     )
 
 
@@ -243,6 +254,20 @@ def _latest_attempt(run: Run, events: Iterable[Event]) -> int:
 def _worst(life: Sequence[Finding]) -> Finding:
     """Return the first event that had the worst severity of this finding."""
     return max(life, key=lambda event: event.severity)
+
+
+def _compared(run: Run, good: Run | None, remarks: list[str]) -> tuple[Run | None, Changed]:
+    """Return the good run and what is set differently here; one that was found and cannot be read is passed over."""
+    if good is not None:
+        return good, settings_changed(good, run)
+    found = _last_good(run)
+    if found is None:
+        return None, {}
+    try:
+        return found, settings_changed(found, run)
+    except RunError as error:
+        remarks.append(f"the last good run could not be compared with: {error}")
+        return None, {}
 
 
 def _last_good(run: Run) -> Run | None:
@@ -297,18 +322,9 @@ def _differences(stored: Iterable[Event], now: Iterable[Event]) -> tuple[Rejudge
 # -- saying it -------------------------------------------------------------------------------------------------------
 
 
-def _headline(
-    run: Run,
-    worst: Sequence[Finding],
-    diagnoses: Sequence[Diagnosis],
-    judged: Sequence[str],
-    unknown: Mapping[str, str],
-) -> str:
-    coverage = f"judged {len(judged)} of {len(judged) + len(unknown)}"
+def _headline(run: Run, worst: Sequence[Finding], diagnoses: Sequence[Diagnosis], coverage: _Coverage) -> str:
     grave = sorted((f for f in worst if f.severity >= Severity.WARNING), key=lambda f: (-f.severity, f.since_step))
-    if not grave:
-        text = f"nothing wrong found; {coverage}" if judged else "nothing could be judged: the run has no measurements"
-    else:
+    if grave:
         explained = diagnoses[0].explains if diagnoses else ()
         main = next((f for f in grave if f.code in explained and f.severity == grave[0].severity), grave[0])
         since = main.since_step if main.since_step >= 0 else main.step
@@ -317,14 +333,15 @@ def _headline(
             text += "; no known cause explains it well"
         elif diagnoses:
             text += f"; most likely cause: {diagnoses[0].cause}"
+    elif coverage.judged:
+        text = f"nothing wrong found; judged {len(coverage.judged)} of {len(coverage.judged) + len(coverage.unknown)}"
+    else:
+        text = "nothing could be judged: no rule had what it reads"
+    ending = {"failed": "the program failed", "killed": "the program was killed", "died": "its process is gone"}
+    if run.status not in ending:
+        return text
     reason = str((run.facts.how or {}).get("reason", ""))
-    if run.status in ("failed", "killed"):
-        text += f"; the program {'failed' if run.status == 'failed' else 'was killed'}" + (
-            f" ({reason})" if reason else ""
-        )
-    elif run.status == "died":
-        text += "; its process is gone without a word"
-    return text
+    return f"{text}; {ending[run.status]}" + (f" ({reason})" if reason else "")
 
 
 def _next_action(worst: Sequence[Finding], diagnoses: Sequence[Diagnosis]) -> str:

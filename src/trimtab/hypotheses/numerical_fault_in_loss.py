@@ -4,11 +4,11 @@ How it shows. At one update the loss turns NaN or infinite and the gradient with
 input and the weights were finite. Or the loss is still finite and only its slope is not (a root at zero): then the
 gradient of every tensor is broken, the ones nearest to the loss included.
 
-Why the weights. Loss and gradient broken together with whole weights: +14; the gradients of all tensors broken under a
-finite loss: +16; both say where it began (one family). A small update just before, or a training that was judged and
-calm, speaks for a fault of the moment: +5 and +3. Gradients that are right nearest to the loss: -10. A finite
-gradient, a broken input, a long update or lost weights before put the beginning elsewhere: -20 to -25, once. Where the
-training was blowing up, such numbers come by themselves: -12.
+Why the weights. Loss and gradient broken together with whole weights: +14, or +6 where the weights were not looked at;
+the gradients of all tensors broken under a finite loss: +16; these say where it began (one family). A small update
+just before, or a training that was judged and calm, speaks for a fault of the moment: +5 and +3. Gradients that are
+right nearest to the loss: -10. A finite gradient, a broken input, a long update or lost weights before put the
+beginning elsewhere: -20 to -25, once. Where the training was blowing up, such numbers come by themselves: -12.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ HYPOTHESIS = Hypothesis(
             family="onset", why="loss and gradient broke at the same update, and the weights were whole",
         ),
         Weight(
-            "loss-not-finite", 10.0, when=shared.GRADIENT_BROKEN, family="onset",
-            why="loss and gradient broke together",
+            "loss-not-finite", 6.0, when=shared.GRADIENT_BROKEN, family="onset",
+            why="loss and gradient are broken together",
         ),
         Weight(
             "gradient-not-finite", 16.0, when=(shared.LOSS_WHOLE, *shared.ALL_BROKEN), family="onset",
@@ -59,9 +59,6 @@ HYPOTHESIS = Hypothesis(
         Weight(
             "gradient-not-finite", -20.0, when=shared.LONG_STEP, family="elsewhere",
             why="the update before replaced a tenth of the weights or more",
-        ),
-        Weight(
-            "loss-not-finite", -20.0, when=shared.WEIGHTS_LOST, family="elsewhere", why="the weights were lost before"
         ),
         Weight(
             "gradient-not-finite", -20.0, when=shared.WEIGHTS_LOST, family="elsewhere",
