@@ -148,7 +148,7 @@ def test_two_close_causes_are_told_apart_by_a_probe(tmp_path):
     fire, steam = (cause(name, Weight("smoke", size, why="")) for name, size in (("fire", 12.0), ("steam", 8.0)))
     verdict = diagnose(run, hypotheses=[fire, steam])
     assert verdict.next_action == (
-        "test whether fire is not so (fire-is-not-so), which tells fire from steam; if it is the first, mend it"
+        'test the claim "fire is not so", which tells fire from steam; if it is the first, mend it'
     )
     assert diagnose(run, hypotheses=[fire, replace(steam, prior=-2.0)]).next_action == "mend it"
 
@@ -156,7 +156,7 @@ def test_two_close_causes_are_told_apart_by_a_probe(tmp_path):
 def test_a_cause_close_to_none_of_these_is_tested_first(tmp_path):
     run = write(tmp_path, [finding("smoke")])
     verdict = diagnose(run, hypotheses=[cause("fire", Weight("smoke", 3.0, why=""))])
-    assert verdict.next_action == "test whether fire is not so (fire-is-not-so), which decides; then mend it"
+    assert verdict.next_action == 'test the claim "fire is not so", which decides; if it fails, mend it'
 
 
 def test_without_a_likely_cause_the_verdict_says_so(tmp_path):
@@ -164,7 +164,7 @@ def test_without_a_likely_cause_the_verdict_says_so(tmp_path):
     verdict = diagnose(run, hypotheses=[cause("fire", Weight("smoke", 3.0, why=""), prior=-9.0)])
     assert [d.cause for d in verdict.diagnoses] == [NONE_OF_THESE, "fire"]
     assert verdict.headline == "error: smoke since step 1; no known cause explains it well"
-    assert verdict.next_action == "test whether fire is not so (fire-is-not-so): it says whether fire is the cause"
+    assert verdict.next_action == 'test the claim "fire is not so": it says whether fire is the cause'
     assert diagnose(run, hypotheses=[]).next_action == "look at the evidence of the findings; no known cause fits them"
 
 

@@ -352,20 +352,20 @@ def _next_action(worst: Sequence[Finding], diagnoses: Sequence[Diagnosis]) -> st
     if first.cause == NONE_OF_THESE:
         if not rest:
             return "look at the evidence of the findings; no known cause fits them"
-        return f"test whether {_words(rest[0].probe)} ({rest[0].probe}): it says whether {rest[0].cause} is the cause"
-    first_try = f"{first.remedies[0].text}" if first.remedies else f"look for the cause {first.cause}"
+        return f"test the claim {_claim(rest[0])}: it says whether {rest[0].cause} is the cause"
+    first_try = first.remedies[0].text if first.remedies else f"look for the cause {first.cause}"
     if rest and abs(first.score - rest[0].score) <= CLOSE:
         if rest[0].cause == NONE_OF_THESE:
-            return f"test whether {_words(first.probe)} ({first.probe}), which decides; then {first_try}"
+            return f"test the claim {_claim(first)}, which decides; if it fails, {first_try}"
         return (
-            f"test whether {_words(first.probe)} ({first.probe}), which tells {first.cause} from {rest[0].cause}; "
+            f"test the claim {_claim(first)}, which tells {first.cause} from {rest[0].cause}; "
             f"if it is the first, {first_try}"
         )
     return first_try
 
 
-def _words(claim: str) -> str:
-    return claim.replace("-", " ")
+def _claim(diagnosis: Diagnosis) -> str:
+    return f'"{diagnosis.probe.replace("-", " ")}"'
 
 
 def _plain(value: Any) -> Any:

@@ -7,6 +7,7 @@ import math
 import pkgutil
 import re
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 import pytest
 
@@ -93,6 +94,25 @@ def test_each_weight_says_why_and_some_speak_for_the_cause(hypothesis):
     assert hypothesis.prior < 0, "before any finding a cause is less likely than all the others together"
     named = [str(weight) for weight in hypothesis.evidence]
     assert len(set(named)) == len(named), "a table with two rows of one name cannot be added up again"
+
+
+@pytest.mark.parametrize(
+    ("key", "causes"),
+    [
+        ("arguments.lr", {"learning-rate-too-high", "training-too-short", "frozen-by-mistake"}),
+        ("optimizers.main.groups.0.initial_lr", {"learning-rate-too-high", "training-too-short", "frozen-by-mistake"}),
+        ("config.model.init_std", {"initial-weights-too-large"}),
+        ("config.loss.reduction", {"loss-reduction-wrong"}),
+        ("arguments.freeze_encoder", {"frozen-by-mistake"}),
+        ("config.total_steps", {"learning-rate-schedule-ended", "training-too-short"}),
+        ("arguments.label_column", {"data-has-no-signal"}),
+        ("arguments.name", set()),
+        ("arguments.seed", set()),
+        ("models.0.fingerprint", set()),
+    ],
+)
+def test_a_changed_setting_speaks_for_the_causes_that_it_belongs_to(key, causes):
+    assert {h.cause for h in HYPOTHESES if any(fnmatchcase(key, pattern) for pattern in h.settings)} == causes
 
 
 def test_runtime_remedies_name_findings_and_actions_that_exist():

@@ -79,6 +79,8 @@ def test_reads_the_finding_itself_before_its_evidence():
 def test_is_says_what_it_means_in_a_table():
     assert str(Condition("tensors_broken", "<", 1.0, of="tensors")) == "tensors_broken / tensors < 1"
     assert str(Condition("loss", "is", NONFINITE)) == "loss is not finite"
+    assert str(Condition("severity", ">=", Severity.ERROR)) == "severity >= error"
+    assert str(Condition("gradient_norm", "<", 1e9)) == "gradient_norm < 1e9"
 
 
 @pytest.mark.parametrize(("relation", "value"), [("is", 1.0), ("==", NONFINITE)])

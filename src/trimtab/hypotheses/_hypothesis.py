@@ -13,7 +13,7 @@ from dataclasses import KW_ONLY, dataclass
 from enum import IntEnum
 from typing import Any, Literal
 
-from trimtab.records import Finding, Remedy
+from trimtab.records import Finding, Remedy, Severity
 
 Relation = Literal[">", ">=", "<", "<=", "==", "!=", "is"]
 
@@ -88,7 +88,10 @@ class Condition:
 
     def __str__(self) -> str:
         name = f"{self.name} / {self.of}" if self.of else self.name
-        return f"{name} {self.relation} {self.value if isinstance(self.value, str) else format(self.value, 'g')}"
+        value = self.value
+        if isinstance(value, float | int):
+            value = str(Severity(int(value))) if self.name == "severity" else f"{value:g}".replace("e+0", "e")
+        return f"{name} {self.relation} {value}"
 
 
 def _value(finding: Finding, name: str) -> float | str | None:

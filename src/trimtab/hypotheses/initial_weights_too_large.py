@@ -55,5 +55,5 @@ HYPOTHESIS = Hypothesis(
         ),
         Remedy(kind="text", text="standardise the inputs, and in a regression the targets: mean 0, deviation 1"),
     ),
-    settings=("*init*", "*gain*", "*std*", "*scale*"),
+    settings=("*.init", "*.init_*", "*_init", "*initiali[sz]er*", "*.gain", "*.std", "*normali[sz]e*", "*standardi*"),
 )  # fmt: skip
