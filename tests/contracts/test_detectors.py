@@ -15,7 +15,7 @@ from trimtab.detectors import DETECTORS, Detector, MilestoneMissed
 from trimtab.judge import History, Judge, replay
 from trimtab.records import Finding, Severity, Unknown
 from trimtab.sensors import SENSORS
-from trimtab.system import Milestone
+from trimtab.milestone import Milestone
 from trimtab.trace import Trace
 
 HEADINGS = ("What it sees.", "Why it matters.", "Evidence it shows.", "False alarms.", "What to try.", "Since.")

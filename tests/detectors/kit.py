@@ -11,7 +11,7 @@ from typing import Any
 from trimtab.detectors import DETECTORS, MilestoneMissed
 from trimtab.judge import Detector, Event, replay
 from trimtab.records import Finding, Note, Signal, Unknown, Value
-from trimtab.system import Milestone
+from trimtab.milestone import Milestone
 
 TRACES = Path(__file__).parent.parent / "traces"
 BY_CODE = {detector.code: detector for detector in DETECTORS}

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from trimtab.detectors._detector import NEVER, RECENT, Detector, now, number
+from trimtab.milestone import Milestone
 from trimtab.records import Finding, Severity, Unknown
 from trimtab.trace import Trace
-
-if TYPE_CHECKING:
-    from trimtab.milestone import Milestone
 
 POINTS = 48
 """A course is kept with at most so many points."""
