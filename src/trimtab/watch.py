@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -37,6 +38,7 @@ class Options:
     """What `trimtab watch` passes on to the Guard in the child.
 
     `respond` maps a finding code or "*" to "stop" or "notify"; `milestones` are texts like 'loss <= 0.5 by 500'.
+    `quiet` leaves all but warnings to the log file of the run.
     """
 
     root: str | None = None
@@ -49,6 +51,7 @@ class Options:
     respond: Mapping[str, str] = field(default_factory=dict)
     every: int = 8
     overhead: float | None = 0.01
+    quiet: bool = False
     session: str = ""
 
 
@@ -125,6 +128,9 @@ def _begin(options: Options) -> None:
     try:
         from trimtab.errors import TrainingStopped
         from trimtab.milestone import Milestone
+
+        if options.quiet:
+            logging.getLogger("trimtab").setLevel(logging.WARNING)
 
         def opened(path: Path) -> None:
             if options.session:

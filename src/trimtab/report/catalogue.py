@@ -1,0 +1,241 @@
+"""The catalogues as texts: what each detector, sensor, hypothesis and action says about itself.
+
+Everything is read from the sources with `ast`, so that listing and explaining never imports torch; the values of
+thresholds and weights come from the detectors and hypotheses themselves, which do not need it.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import trimtab
+from trimtab.detectors import DETECTORS
+from trimtab.errors import UserError, nearest
+from trimtab.hypotheses import HYPOTHESES
+
+KINDS = ("detector", "sensor", "hypothesis", "action")
+"""The kinds of plug-ins that are listed."""
+
+_PLURALS = {**{f"{kind}s": kind for kind in KINDS}, "hypotheses": "hypothesis"}
+_TUPLES = {"sensor": ("sensors", "SENSORS"), "action": ("actions", "ACTIONS")}
+_MACHINERY = ("code", "version", "reads", "folds", "excused_by", "per_stream")
+"""Fields of a detector that are no thresholds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Threshold:
+    """A number that a detector compares with: its field, the default, and why it is that."""
+
+    name: str
+    value: Any
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One member of a catalogue.
+
+    Attributes:
+        kind: one of `KINDS`.
+        code: what it is called.
+        summary: its first sentence.
+        headings: heading -> text, in the order of the docstring; a docstring without headings has the heading "".
+        thresholds: of a detector.
+        causes: of a detector: cause -> decibans, for the hypotheses that weigh its findings.
+        facts: what else there is to say, name -> text.
+    """
+
+    kind: str
+    code: str
+    summary: str
+    headings: Mapping[str, str] = field(default_factory=dict)
+    thresholds: tuple[Threshold, ...] = ()
+    causes: Mapping[str, float] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+@cache
+def entries(kind: str | None = None) -> tuple[Entry, ...]:
+    """Return the members of one catalogue, or of all of them.
+
+    Raises:
+        UserError: there is no such kind.
+    """
+    if kind is None:
+        return tuple(entry for one in KINDS for entry in entries(one))
+    kind = _PLURALS.get(kind, kind)
+    match kind:
+        case "detector":
+            return tuple(_detector(rule) for rule in DETECTORS)
+        case "hypothesis":
+            return tuple(_hypothesis(one) for one in HYPOTHESES)
+        case "sensor" | "action":
+            return tuple(_from_source(kind))
+    raise UserError(f"rules: there is no kind {kind!r}.{nearest(kind, KINDS)} Known: {', '.join(KINDS)}")
+
+
+def explain(code: str) -> Entry:
+    """Return the entry of a code: a detector's, a cause's, a sensor's or an action's, whichever comes first.
+
+    Raises:
+        UserError: nothing is called that; the message names the nearest code.
+    """
+    known = {entry.code: entry for entry in reversed(entries())}
+    if code not in known:
+        raise UserError(f"explain: nothing is called {code!r}.{nearest(code, known)} `trimtab rules` lists every code")
+    return known[code]
+
+
+def headings(docstring: str) -> dict[str, str]:
+    """Split a docstring into heading -> text, a blank line between paragraphs and none of the source's line ends.
+
+    A heading is a short line that ends with a full stop and stands first in its paragraph; what comes before the first
+    one is left out.
+    """
+    found: dict[str, str] = {}
+    current = ""
+    for paragraph in re.split(r"\n\s*\n", inspect.cleandoc(docstring)):
+        first, _, rest = paragraph.partition("\n")
+        if rest and re.fullmatch(r"[A-Z][A-Za-z ]{2,30}\.", first):
+            current = first[:-1]
+            found[current] = _unbroken(rest)
+        elif current:
+            found[current] += f"\n\n{_unbroken(paragraph)}"
+    return found
+
+
+def _unbroken(paragraph: str) -> str:
+    """Join the lines of a paragraph; those of a list stay apart."""
+    return re.sub(r"\s*\n\s*(?!- |\s)", " ", paragraph)
+
+
+def _detector(rule: Any) -> Entry:
+    documentation = inspect.getdoc(type(rule)) or ""
+    texts = _field_texts(type(rule))
+    causes = {
+        hypothesis.cause: weight.decibans
+        for hypothesis in HYPOTHESES
+        for weight in hypothesis.evidence
+        if weight.code == rule.code and not weight.absent
+    }
+    return Entry(
+        kind="detector",
+        code=rule.code,
+        summary=_first(documentation),
+        headings=headings(documentation),
+        thresholds=tuple(
+            Threshold(name=one.name, value=getattr(rule, one.name), text=texts.get(one.name, ""))
+            for one in fields(rule)
+            if one.name not in _MACHINERY
+        ),
+        causes=dict(sorted(causes.items(), key=lambda item: -item[1])),
+        facts={
+            "reads": ", ".join(rule.reads) or "every row",
+            "excused by a note of kind": ", ".join(rule.excused_by) or "none",
+        },
+    )
+
+
+def _hypothesis(one: Any) -> Entry:
+    evidence = "\n".join(f"{weight.decibans:+g} dB  {weight}: {weight.why}" for weight in one.evidence)
+    remedies = "\n".join(f"- {remedy.text}" for remedy in one.remedies)
+    return Entry(
+        kind="hypothesis",
+        code=one.cause,
+        summary=one.summary,
+        headings={"What speaks for and against it": evidence, "What to try": remedies},
+        facts={"prior": f"{one.prior:+g} dB", "gate": str(one.gate), "probe that decides": one.probe},
+    )
+
+
+def _from_source(kind: str) -> list[Entry]:
+    """Read a catalogue whose classes import torch: the order from its tuple, the texts from the docstrings."""
+    package, tuple_name = _TUPLES[kind]
+    folder = Path(trimtab.__file__).parent / package
+    catalogue = _parsed(folder / "__init__.py")
+    homes = {
+        alias.name: (node.module or "").rpartition(".")[2]
+        for node in catalogue.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    members = next(
+        node.value
+        for node in catalogue.body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == tuple_name
+    )
+    assert isinstance(members, ast.Tuple)
+    found = []
+    for member in members.elts:
+        name = member.func if isinstance(member, ast.Call) else member
+        assert isinstance(name, ast.Name)
+        module = _parsed(folder / f"{homes[name.id]}.py")
+        (definition,) = [n for n in module.body if isinstance(n, ast.ClassDef) and n.name == name.id]
+        documentation = ast.get_docstring(definition) or ""
+        constants = _constants(definition)
+        summary = _first(ast.get_docstring(module) or documentation)
+        facts = {"changes": str(constants["changes"])} if "changes" in constants else {}
+        if "tier" in constants:
+            facts["measured"] = {"norms": "every few steps"}.get(constants["tier"], str(constants["tier"]))
+        found.append(
+            Entry(
+                kind=kind,
+                code=str(constants["name"]),
+                summary=summary,
+                headings={"": "\n\n".join(map(_unbroken, documentation.split("\n\n")))},
+                facts=facts,
+            )
+        )
+    return found
+
+
+def _constants(definition: ast.ClassDef) -> dict[str, Any]:
+    return {
+        node.target.id: node.value.value
+        for node in definition.body
+        if isinstance(node, ast.AnnAssign)
+        and isinstance(node.target, ast.Name)
+        and isinstance(node.value, ast.Constant)
+    }
+
+
+def _field_texts(kind: type) -> dict[str, str]:
+    """Return the texts that stand below the fields of a class and of the classes it is made from."""
+    texts: dict[str, str] = {}
+    for one in reversed(kind.__mro__):
+        if one is object or not one.__module__.startswith("trimtab"):
+            continue
+        (definition,) = [n for n in ast.walk(ast.parse(inspect.cleandoc(inspect.getsource(one)))) if _named(n, one)]
+        assert isinstance(definition, ast.ClassDef)
+        attributes = re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", inspect.getdoc(one) or "", re.MULTILINE)
+        texts |= {name: " ".join(text.split()) for name, text in attributes}
+        for node, below in zip(definition.body, definition.body[1:], strict=False):
+            if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
+                continue
+            if (
+                isinstance(below, ast.Expr)
+                and isinstance(below.value, ast.Constant)
+                and isinstance(below.value.value, str)
+            ):
+                texts[node.target.id] = " ".join(below.value.value.split())
+    return texts
+
+
+def _named(node: ast.AST, kind: type) -> bool:
+    return isinstance(node, ast.ClassDef) and node.name == kind.__name__
+
+
+@cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _first(text: str) -> str:
+    return " ".join(text.split("\n\n")[0].split())

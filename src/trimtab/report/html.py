@@ -1,0 +1,264 @@
+"""The report: one HTML file that opens from disk without a network, a script or anything beside it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from trimtab import __version__
+from trimtab.diagnose import Verdict, diagnose
+from trimtab.errors import UserError
+from trimtab.records import Note, Severity
+from trimtab.report import page, plots
+from trimtab.report.series import Heat, Line, Signals, gather
+from trimtab.run import Run
+
+MOST_BYTES = 1_500_000
+"""A report is never larger."""
+MOST_HEAT_ROWS = 48
+"""A heat map of more tensors joins neighbours."""
+MOST_METRICS = 12
+"""So many recorded quantities are drawn."""
+SHADES = 9
+
+_TITLES = {
+    "loss": ("Training loss", "auto", "Mean of the backward passes of an update."),
+    "gradient_norm": ("Gradient norm", "log", "Global L2 norm, unscaled; solid before clipping."),
+    "learning_rate": ("Learning rate", "auto", "As the optimizer was about to use it, for each parameter group."),
+    "update_ratio": ("Update ratio", "log", "How far an update moves the weights, as a share of their norm."),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """One figure of the page."""
+
+    title: str
+    caption: str
+    svg: Markup
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeatRow:
+    """One row of the heat map: a tensor, or several neighbours, as one path for each shade."""
+
+    label: str
+    svg: Markup
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeatMap:
+    """The gradient norm of every tensor over the steps, in forward order."""
+
+    stream: str
+    rows: tuple[HeatRow, ...]
+    first: int
+    last: int
+    low: str
+    high: str
+    bad: bool
+    joined: bool
+
+
+def render(run: Run, verdict: Verdict) -> str:
+    """Return the report of a run as the text of one HTML file; the same run gives the same text."""
+    remarks = list(verdict.remarks)
+    signals: Signals = page.safely(lambda: gather(run.rows()), Signals(), remarks)
+    notes: list[Note] = page.safely(run.notes, [], remarks)
+    config: Mapping[str, Any] = page.safely(run.config, {}, remarks)
+    findings = page.finding_rows(verdict, signals.last)
+    causes = page.cause_rows(verdict)
+    text = _environment().get_template("template.html").render(
+        run=run,
+        facts=run.facts,
+        verdict=verdict,
+        word=page.severity_word(verdict.severity, verdict.judged),
+        headline=page.headline(verdict),
+        lead=page.lead(verdict),
+        next_action=page.next_action(verdict),
+        key_facts=page.key_facts(run, verdict, signals.last, signals.rows),
+        ended=page.how_it_ended(run),
+        traceback=str((run.facts.how or {}).get("traceback", "")),
+        causes=causes,
+        leading=page.LEADING,
+        findings=findings,
+        last=max(signals.last.values(), default=0),
+        drawings=_drawings(signals, findings, notes, config),
+        heat_maps=[_heat_map(stream, heat) for stream, heat in signals.heat.items()],
+        changed=[(key, page.show(a), page.show(b)) for key, (a, b) in verdict.settings_changed.items()],
+        settings=page.flat(page.safely(run.settings, {}, remarks)),
+        config=page.flat(config.get("config") or {}),
+        thresholds=page.flat(config.get("trimtab") or {}),
+        environment=page.flat(page.safely(run.environment, {}, remarks)),
+        ignored=page.safely(lambda: page.ignored(run), [], remarks),
+        notes=[note for note in notes if note.kind not in ("ignore", "metric")],
+        outcomes=page.safely(run.outcomes, [], remarks),
+        log=page.log_tail(run),
+        remarks=list(dict.fromkeys([*remarks, *run.remarks])),
+        show=page.show,
+        version=__version__,
+    )  # fmt: skip
+    return text
+
+
+def write(run: Run, path: Path | None = None, verdict: Verdict | None = None) -> Path:
+    """Write the report of a run and return the file: `report.html` in the run folder unless `path` says another.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    target = run.path / "report.html" if path is None else Path(path)
+    text = render(run, verdict or diagnose(run))
+    try:
+        target.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"report: cannot write {target} ({error.strerror}); name another file with -o") from None
+    return target
+
+
+def prose(text: object) -> Markup:
+    """Set words between backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(str(text)))))
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("trimtab.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["prose"] = prose
+    return environment
+
+
+def _drawings(
+    signals: Signals, findings: Sequence[page.FindingRow], notes: Sequence[Note], config: Mapping[str, Any]
+) -> list[Drawing]:
+    last = max(signals.last.values(), default=0)
+    marks = [
+        plots.Mark(step=row.finding.since_step, severity=str(row.finding.severity), label=row.label)
+        for row in findings
+        if row.finding.severity >= Severity.WARNING and row.finding.since_step >= 0
+    ]
+    targets = _targets(config)
+    drawings = []
+    for name, (title, scale, caption) in _TITLES.items():
+        lines = list(signals.lines.get(name, []))
+        if name == "gradient_norm":
+            lines += _where_clipped(signals)
+        if lines:
+            more = signals.left_out.get(name)
+            caption += (
+                f" The first {len({line.label for line in lines})} groups; {more} more are not drawn." if more else ""
+            )
+            svg = plots.draw(name, title, lines, marks=marks, scale=scale, last=last, targets=targets.pop(name, ()))
+            drawings.append(Drawing(title=title, caption=caption, svg=Markup(svg)))
+    better = {note.text: str(note.facts.get("better", "")) for note in notes if note.kind == "metric"}
+    by_base: dict[str, list[Line]] = {}
+    for name, lines in signals.metrics.items():
+        by_base.setdefault(name.rpartition("/")[2], []).extend(lines)
+    for base, lines in list(by_base.items())[:MOST_METRICS]:
+        names = list(dict.fromkeys(line.name for line in lines))
+        direction = next((better[name] for name in names if better.get(name)), "")
+        caption = f"Recorded as {', '.join(names)}." + (f" {direction.capitalize()} is better." if direction else "")
+        title = names[0].replace("/", " ") if len(names) == 1 else base
+        svg = plots.draw(
+            f"metric-{len(drawings)}", title, lines, marks=marks, last=last,
+            targets=[target for name in names for target in targets.get(name, ())],
+        )  # fmt: skip
+        drawings.append(Drawing(title=title[:1].upper() + title[1:], caption=caption, svg=Markup(svg)))
+    return drawings
+
+
+def _where_clipped(signals: Signals) -> list[Line]:
+    """Return the applied norm of the streams where it ever differed from the norm before clipping."""
+    before = {(line.stream, line.attempt): line for line in signals.lines.get("gradient_norm", [])}
+    differing = []
+    for line in signals.lines.get("gradient_norm_applied", []):
+        other = before.get((line.stream, line.attempt))
+        same = other is not None and np.nanmedian(np.abs(_ratio(line, other) - 1)) < 1e-3
+        if not same:
+            differing.append(line)
+    return differing
+
+
+def _ratio(line: Line, other: Line) -> Any:
+    at = np.interp(line.steps, other.steps, np.where(np.isfinite(other.values), other.values, np.nan))
+    with np.errstate(all="ignore"):
+        ratio = np.where(at > 0, line.values / at, 1.0)
+    return np.where(np.isfinite(ratio), ratio, 1.0)
+
+
+def _targets(config: Mapping[str, Any]) -> dict[str, list[plots.Target]]:
+    declared = (((config.get("trimtab") or {}).get("detectors") or {}).get("milestone-missed") or {}).get("milestones")
+    targets: dict[str, list[plots.Target]] = {}
+    for one in declared or ():
+        sign = {">=": "≥", "<=": "≤"}.get(one["comparison"], one["comparison"])
+        label = f"{sign} {plots.number(float(one['value']))} by {one['by_step']}"
+        target = plots.Target(step=int(one["by_step"]), value=float(one["value"]), label=label, below=sign in "≥>")
+        targets.setdefault(str(one["metric"]), []).append(target)
+    return targets
+
+
+def _heat_map(stream: str, heat: Heat) -> HeatMap:
+    cells, names = _joined(heat)
+    positive = cells[np.isfinite(cells) & (cells > 0)]
+    low, high = np.quantile(positive, (0.02, 0.98)) if len(positive) else (1e-3, 1.0)
+    middle = math.sqrt(low * high)
+    low, high = min(low, middle / 10), max(high, middle * 10)
+    with np.errstate(all="ignore"):
+        place = np.log(cells / low) / math.log(high / low) * SHADES
+    shades = np.clip(np.nan_to_num(place, nan=0, posinf=0, neginf=0), 0, SHADES - 1).astype(int)
+    rows = []
+    for label, values, shade in zip(names, cells, shades, strict=True):
+        kinds = ["" if v == -1 else "bad" if not math.isfinite(v) else "zero" if v == 0 else f"h{s}"
+                 for v, s in zip(values, shade, strict=True)]  # fmt: skip
+        rows.append(HeatRow(label=label, svg=Markup(_strip(kinds))))
+    return HeatMap(
+        stream=stream,
+        rows=tuple(rows),
+        first=heat.first,
+        last=heat.first + heat.columns * heat.width - 1,
+        low=page.show(float(f"{low:.1g}")),
+        high=page.show(float(f"{high:.1g}")),
+        bad=bool((~np.isfinite(cells)).any()),
+        joined=len(names) < len(heat.labels),
+    )
+
+
+def _joined(heat: Heat) -> tuple[Any, list[str]]:
+    """Return cells and labels; of too many tensors neighbours are joined, the largest norm of each bin standing."""
+    count = len(heat.labels)
+    if count <= MOST_HEAT_ROWS:
+        return heat.cells, list(heat.labels)
+    edges = np.linspace(0, count, MOST_HEAT_ROWS + 1).astype(int)
+    pairs = list(itertools.pairwise(edges))
+    cells = np.stack([heat.cells[a:b].max(axis=0) for a, b in pairs])
+    return cells, [f"{heat.labels[a]} … {heat.labels[b - 1]}" if b - a > 1 else heat.labels[a] for a, b in pairs]
+
+
+def _strip(kinds: Sequence[str]) -> str:
+    """Return a row of cells as an SVG one unit high, equal neighbours drawn as one."""
+    paths: dict[str, str] = {}
+    begin = 0
+    for place in range(1, len(kinds) + 1):
+        if place == len(kinds) or kinds[place] != kinds[begin]:
+            if kinds[begin]:
+                width = place - begin
+                paths[kinds[begin]] = paths.get(kinds[begin], "") + f"M{begin} 0h{width}v1h-{width}z"
+            begin = place
+    body = "".join(f'<path class="{kind}" d="{path}"/>' for kind, path in paths.items())
+    return f'<svg viewBox="0 0 {len(kinds)} 1" preserveAspectRatio="none" aria-hidden="true">{body}</svg>'

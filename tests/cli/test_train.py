@@ -1,0 +1,74 @@
+"""`trimtab train`: a reference system, healthy or broken on purpose, from the command line."""
+
+import json
+import sys
+
+import pytest
+
+from tests.cli.commands import run
+from trimtab.cli import _show
+from trimtab.run import list_runs
+
+
+def test_a_short_training_is_recorded_and_summed_up(tmp_path, capsys):
+    words = [
+        "separability",
+        "steps=45",
+        "warmup=5",
+        "--seed",
+        "3",
+        "--name",
+        "mine",
+        "--root",
+        tmp_path,
+        "--fail-on",
+        "never",
+    ]
+    said = run(capsys, "train", *words, "--format", "json")
+    assert said.code == 0, said
+    document = json.loads(said.out)
+    (found,) = list_runs(tmp_path)
+    assert document["run"]["id"] == found.id
+    assert (found.facts.name, found.facts.seed, found.facts.system) == ("mine", 3, "separability")
+    assert found.config()["config"]["steps"] == 45
+    assert found.status == "finished"
+
+
+def test_a_fault_on_purpose_gives_exit_code_1_and_the_next_command(tmp_path, capsys):
+    said = run(capsys, "train", "separability", "--fault", "random-sequences", "steps=85", "--root", tmp_path)
+    assert said.code == 1, said
+    assert "milestone missed" in said.out
+    assert f"trimtab diagnose {list_runs(tmp_path)[0].path}" in said.out
+
+
+def test_a_file_of_settings_is_honoured_and_a_wrong_key_refused(tmp_path, capsys):
+    (tmp_path / "good.yaml").write_text("steps: 12\nwarmup: 2\n")
+    words = ["train", "separability", "--root", tmp_path / "runs", "--fail-on", "never"]
+    assert run(capsys, *words, "--config", tmp_path / "good.yaml").code == 0
+    (tmp_path / "bad.yaml").write_text("stepz: 12\n")
+    said = run(capsys, *words, "--config", tmp_path / "bad.yaml")
+    assert said.code == 2
+    assert "Did you mean 'steps'?" in said.err
+
+
+def test_the_bar_is_drawn_on_a_terminal_only(monkeypatch, capsys):
+    with _show.progress("x") as nothing:
+        assert nothing is None
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    with _show.progress("separability") as progress:
+        assert progress is not None
+        progress(3, 10, 0.25)
+    assert capsys.readouterr().out == ""
+
+
+def test_an_unknown_system_is_answered_before_anything_is_made(tmp_path, capsys):
+    assert run(capsys, "train", "nope", "--root", tmp_path / "runs").code == 2
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("setting", ["steps", "steps=", "=3", "steps=many"])
+def test_a_setting_that_cannot_be_read_is_one_line(tmp_path, capsys, setting):
+    said = run(capsys, "train", "separability", setting, "--root", tmp_path / "runs")
+    assert said.code == 2
+    assert len(said.err.splitlines()) == 1
