@@ -65,6 +65,12 @@ class Points(Protocol):
 
 _listeners: list[Points] = []
 _restore: list[Callable[[], None]] = []
+_POINTS = (
+    "backward_begins", "backward_ended", "clipping", "unscaled", "step_begins", "step_ended", "step_skipped",
+    "weights_loaded",
+)  # fmt: skip
+_calls: dict[str, tuple[Callable[..., None], ...]] = dict.fromkeys(_POINTS, ())
+_owner: dict[Callable[..., None], Points] = {}
 _in_backward = 0
 _in_step: list[tuple[int, FrameType]] = []
 """The steps that are running: the optimizer's id and the frame that called our hook, the outermost first."""
@@ -88,24 +94,39 @@ def attach(listener: Points) -> None:
         _wrap_everything()
     if listener not in _listeners:
         _listeners.append(listener)
+        _bind()
 
 
 def detach(listener: Points) -> None:
     """Leave `listener` alone from now on; the last one to leave restores torch as it was."""
     if listener in _listeners:
         _listeners.remove(listener)
+        _bind()
     if not _listeners:
         while _restore:
             _restore.pop()()
 
 
+def _bind() -> None:
+    """Look the listeners' methods up once, and not at each step."""
+    _owner.clear()
+    for point in _POINTS:
+        calls = []
+        for listener in _listeners:
+            call = getattr(listener, point)
+            _owner[call] = listener
+            calls.append(call)
+        _calls[point] = tuple(calls)
+
+
 def _tell(where: str, *facts: Any) -> None:
-    for listener in tuple(_listeners):
+    for call in _calls[where]:
         try:
-            getattr(listener, where)(*facts)
+            call(*facts)
         except TrainingStopped:
             raise
         except Exception as error:  # noqa: BLE001 - fail open: nothing of ours may reach the user's loop
+            listener = _owner[call]
             detach(listener)
             try:
                 listener.broke(where, error)
@@ -116,6 +137,7 @@ def _tell(where: str, *facts: Any) -> None:
 def _forked() -> None:
     global _in_backward
     _listeners.clear()
+    _bind()
     _in_step.clear()
     _in_backward = 0
 

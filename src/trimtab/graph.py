@@ -45,12 +45,12 @@ class LossNode:
 
 def name_of(node: Any) -> str:
     """Return the node's class name without namespace, such as 'AddmmBackward0'."""
-    return str(node.name()).rsplit("::", 1)[-1]
+    return type(node).__name__
 
 
 def parents(node: Any) -> list[Any]:
     """Return the nodes that `node` passes its gradient on to."""
-    return [parent for parent, _ in node.next_functions if parent is not None]
+    return [edge[0] for edge in node.next_functions if edge[0] is not None]
 
 
 def saved(node: Any, field: str) -> Any:
@@ -62,16 +62,16 @@ def saved(node: Any, field: str) -> Any:
 
 
 def walk(root: Any) -> Iterator[Any]:
-    """Yield every node that the root reaches, breadth first, at most `NODE_LIMIT` of them."""
-    seen, queue, count = {root}, deque([root]), 0
-    while queue and count < NODE_LIMIT:
-        node = queue.popleft()
+    """Yield every node that the root reaches except leaves, in no particular order, at most `NODE_LIMIT` of them."""
+    seen, waiting, count = {root}, [root], 0
+    while waiting and count < NODE_LIMIT:
+        node = waiting.pop()
         count += 1
         yield node
-        for parent in parents(node):
-            if parent not in seen:
+        for parent, _ in node.next_functions:
+            if parent is not None and parent not in seen and type(parent).__name__ != "AccumulateGrad":
                 seen.add(parent)
-                queue.append(parent)
+                waiting.append(parent)
 
 
 def find_loss(root: Any) -> LossNode | None:
@@ -159,9 +159,10 @@ def inputs_of(root: Any) -> list[torch.Tensor]:
     """
     found: list[tuple[int, torch.Tensor]] = []
     for node in walk(root):
-        field, edge = _INPUT_OF.get(name_of(node), ("", 0))
-        if not field:
+        known = _INPUT_OF.get(type(node).__name__)
+        if known is None:
             continue
+        field, edge = known
         edges = node.next_functions
         if edge >= len(edges) or edges[edge][0] is None:
             value = saved(node, field)

@@ -365,6 +365,7 @@ class Guard:
                 break
 
     def _tell(self, note: Note) -> None:
+        self._safely("note", self.measure.flush)  # what happened before it is written before it
         note = replace(note, after_rows=self._rows)
         self._write("note", note)
         self.history.tell(note)

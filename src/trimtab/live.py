@@ -33,11 +33,12 @@ UNSCALED = "_trimtab_unscaled"
 class Root:
     """One root of a backward pass.
 
-    `value` is the detached, unscaled loss (any shape; reduced by mean). `node` is its autograd node, present only
+    `value` is the unscaled loss: a number where reading it does not wait for a device, else a detached tensor of any
+    shape. `node` is its autograd node, present only
     inside the "backward" point, for holding it longer would keep the graph alive.
     """
 
-    value: torch.Tensor
+    value: float | torch.Tensor
     node: Any = None
 
 
@@ -61,6 +62,7 @@ class Live:
             already known not to be finite.
         gradient_norms: P norms measured unscaled and before clipping, on the parameters' device, or None.
         clipped: whether a clipping function ran on these gradients since the last update.
+        learning_rates: the rate of each parameter group, as the optimizer is about to use it; NaN for a group without.
         scale: factor by which the gradients in `.grad` are too large (loss scaling), 1.0 when unscaled; a 0-D tensor
             where reading it would wait for the device.
         weights_before: copies of the parameters before the update, on steps where a sensor of that tier is due.
@@ -84,17 +86,26 @@ class Live:
     thorough: bool = True
     gradient_norms: torch.Tensor | None = None
     clipped: bool = False
+    learning_rates: tuple[float, ...] = ()
     scale: float | torch.Tensor = 1.0
     weights_before: Sequence[torch.Tensor] | None = None
     carried: float = float("nan")
     loaders: Sequence[tuple[int, int]] = ()
 
 
+def fill(live: Live, **facts: Any) -> Live:
+    """Write into a Live what has become known during its step, and return it; only measuring does this."""
+    for name, value in facts.items():
+        object.__setattr__(live, name, value)
+    return live
+
+
 class Sensor(Protocol):
     """Reads Live, returns numbers; the only thing that measures.
 
     A sensor draws no random numbers, writes no gradients and leaves tensors on their device. `points` says when it is
-    read, and `tier` how often. `axes` says for each vector that it returns which of Live's label lists names its
+    read, and `tier` how often; on thin steps one of the "step" tier is read some steps later, from a Live that has only
+    `stream`, `step`, `update`, `roots`, `learning_rates` and `carried`. `axes` says for each vector that it returns which of Live's label lists names its
     entries; scalars are not listed. A name in `sparse` is written only on rows of the "norms" tier and on rows whose
     loss or gradient is not finite, although it is measured on each.
     """

@@ -18,11 +18,13 @@ from torch import nn
 
 from trimtab import discover, graph
 from trimtab.cadence import CENSUSES, Budget, Burst
-from trimtab.live import UNSCALED, Live, Point, Root, Sensor
+from trimtab.live import UNSCALED, Live, Point, Root, Sensor, fill
 from trimtab.records import Signal, Value
 
-SAMPLED = 2
-"""So many parameters of a stream are asked whether their gradient was zeroed."""
+ARREARS = 16
+"""At most so many thin rows are handed on together, later; together they cost a fraction of what they cost alone."""
+PATIENCE = 0.5
+"""No thin row waits longer than so many seconds for the next step."""
 ACCOUNT_EVERY = 64
 """The cost of measuring is held against the time that passed every so many updates."""
 
@@ -40,7 +42,7 @@ class _Pass:
 
 @dataclass(slots=True)
 class _Grad:
-    """Where one sampled gradient was last seen, to tell whether it was zeroed or dropped since."""
+    """Where the gradient of one parameter was last seen, to tell whether it was zeroed or dropped since."""
 
     parameter: torch.Tensor
     place: int = 0
@@ -48,17 +50,22 @@ class _Grad:
     kept: bool = False
 
     def remember(self) -> None:
+        """Note where the gradient stands and how often it was written to."""
         gradient = self.parameter.grad
-        self.place, self.version = (0, -1) if gradient is None else (_place(gradient), gradient._version)
+        if gradient is None:
+            self.version = -1
+        else:
+            self.place, self.version = _place(gradient), gradient._version
 
     def look(self) -> None:
+        """Take back that it was kept, when it is another tensor now or was written to outside a backward pass."""
         gradient = self.parameter.grad
-        if gradient is None or _place(gradient) != self.place or gradient._version != self.version:
+        if gradient is None or gradient._version != self.version or _place(gradient) != self.place:
             self.kept = False
 
 
 def _place(tensor: torch.Tensor) -> int:
-    return id(tensor) if tensor.layout is not torch.strided else tensor.data_ptr()
+    return id(tensor) if tensor.is_sparse else tensor.data_ptr()
 
 
 @dataclass(slots=True)
@@ -72,7 +79,7 @@ class _Stream:
     axes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
     signature: tuple[int, int] = (0, 0)
-    grads: list[_Grad] = field(default_factory=list)
+    grad: _Grad | None = None
     step: int = 0
     ordered: bool = False
     burst: Burst = field(default_factory=Burst)
@@ -82,6 +89,20 @@ class _Stream:
     norms: torch.Tensor | None = None
     live: Live | None = None
     trouble: bool = False
+    thin: bool = False
+
+    def carried(self) -> float:
+        """Return 1.0 if a sampled gradient was not zeroed since the last update, 0.0 if all were, NaN if unknown."""
+        return math.nan if self.step == 0 or self.grad is None else float(self.grad.kept)
+
+
+@dataclass(slots=True)
+class _Thin:
+    """A step of which only the loss, the learning rates and the zeroing were noted; its row is made later."""
+
+    stream: _Stream
+    live: Live
+    time: float
 
 
 @dataclass(slots=True)
@@ -160,6 +181,9 @@ class Measure:
         self._held: frozenset[int] = frozenset()
         self._loaders: tuple[tuple[int, int], ...] = ()
         self._waiting: list[_Waiting] = []
+        self._arrears: list[_Thin] = []
+        self._step_sensors = [s for s in self._at["before"] if s.tier == "step"]
+        self._any_kept = False
         self._explored = False
         for optimizer in (optimizers or {}).values():
             self._stream(optimizer)
@@ -191,15 +215,22 @@ class Measure:
         if not self._explored:
             self._explore(root.node)
         streams = self._streams.values()
-        for stream in streams:
-            for grad in stream.grads:
-                if grad.kept:
-                    grad.look()
+        if self._any_kept:
+            for stream in streams:
+                if stream.grad is not None and stream.grad.kept:
+                    stream.grad.look()
         self._passes += 1
-        every = self.budget.every
-        full = not streams or _broken(root.value) or any(s.burst.due("norms", s.step, every) for s in streams)
+        broken = isinstance(root.value, float) and not math.isfinite(root.value)
         numbers: Numbers = {}
-        if full or any(s.burst.due("often", s.step, every) for s in streams):
+        thin = not broken and bool(self._streams)
+        for stream in streams:
+            stream.norms = None
+            if broken:
+                stream.thin = False
+            thin = thin and stream.thin
+        if not thin:
+            every = self.budget.every
+            full = broken or not self._streams or any(s.burst.due("norms", s.step, every) for s in streams)
             census = full and self._census_is_due(root.node)
             if census:
                 self._order(root.node)
@@ -211,6 +242,7 @@ class Measure:
             for sensor in self._at["backward"]:
                 if sensor.tier != "census" or census:
                     self._read(sensor, live, numbers)
+        # The graph must not live longer than backward, so its node is not kept.
         self._fresh.append(_Pass(Root(value=root.value), numbers, scaler))
         if len(self._fresh) > 4096:  # backward passes that no optimizer ever uses must not pile up
             del self._fresh[:2048]
@@ -218,14 +250,18 @@ class Measure:
 
     def backward_ended(self) -> None:
         """Remember the sampled gradients, to see later whether they were zeroed."""
+        scaler = self._fresh[-1].scaler if self._fresh else None
+        if not self._any_kept and scaler is None:
+            return
         start = self._clock()
+        kept = False
         for stream in self._streams.values():
-            stream.norms = None
-            for grad in stream.grads:
-                grad.remember()
-        if self._fresh and self._fresh[-1].scaler is not None:
-            for stream in self._streams.values():
-                stream.scaler = self._fresh[-1].scaler
+            if stream.grad is not None and stream.grad.kept:
+                stream.grad.remember()
+                kept = True
+            if scaler is not None:
+                stream.scaler = scaler
+        self._any_kept = kept
         self.cost += self._clock() - start
 
     def clipping(self, parameters: Sequence[torch.Tensor]) -> None:
@@ -233,7 +269,7 @@ class Measure:
         start = self._clock()
         touched = {stream.name: stream for p in parameters for stream in self._stream_of.get(id(p), ())}
         for stream in touched.values():
-            if stream.norms is None and stream.burst.due("often", stream.step, self.budget.every):
+            if stream.norms is None and not stream.thin:
                 self._gradients(stream, self._live(stream, ()))
             stream.clipped = True
         self.cost += self._clock() - start
@@ -251,30 +287,39 @@ class Measure:
         if stream is None:
             self._fresh = []
             return
-        if closure and not self._fresh:
+        if stream.thin and self._fresh and stream.scaler is None:
+            live = Live(
+                stream=stream.name, step=stream.step, update=self.update, learning_rates=_rates(optimizer),
+                roots=tuple(one.root for one in self._take(stream)), carried=stream.carried(),
+            )  # fmt: skip
+            self._arrears.append(_Thin(stream, live, start - self._began))
+        elif closure and not self._fresh:
+            self._settle()
             # The closure runs inside the step: losses and gradients are there only afterwards.
             stream.live = self._live(stream, ())
         else:
+            self._settle()
             row = self._before(stream, skipped=False)
             if self._act is not None and row is not None and stream.live is not None:
                 self.cost += self._clock() - start
                 self._act(stream.live, row)
                 start = self._clock()
         if stream.live is not None and self._copies and stream.burst.due("norms", stream.step, self.budget.every):
-            stream.live = replace(stream.live, weights_before=[p.detach().clone() for p in stream.parameters])
+            fill(stream.live, weights_before=[p.detach().clone() for p in stream.parameters])
         self.cost += self._clock() - start
 
     def step_ended(self, optimizer: torch.optim.Optimizer) -> None:
         """Read what is known after the update and hand on the row."""
         start = self._clock()
         stream = self._streams.get(id(optimizer))
-        if stream is None or stream.live is None:
+        if stream is None:
             return
-        if self._fresh:  # a closure ran
-            self._before(stream, skipped=False)
-        for sensor in self._at["after"]:
-            if stream.burst.due(sensor.tier, stream.step, self.budget.every):
-                self._read(sensor, stream.live, stream.numbers)
+        if stream.live is not None:
+            if self._fresh:  # a closure ran
+                self._before(stream, skipped=False)
+            for sensor in self._at["after"]:
+                if stream.burst.due(sensor.tier, stream.step, self.budget.every):
+                    self._read(sensor, stream.live, stream.numbers)
         self._finish(stream)
         self.cost += self._clock() - start
 
@@ -283,6 +328,7 @@ class Measure:
         start = self._clock()
         stream = self._stream(optimizer)
         if stream is not None:
+            self._settle()
             self._before(stream, skipped=True)
             self._finish(stream)
         self.cost += self._clock() - start
@@ -294,9 +340,10 @@ class Measure:
         passes = self._take(stream)
         step, burst, every, numbers = stream.step, stream.burst, self.budget.every, stream.numbers
         weights = stream.live.weights_before if stream.live is not None else None
-        if stream.norms is None and burst.due("often", step, every):
-            self._gradients(stream, self._live(stream, ()))
         live = self._live(stream, tuple(one.root for one in passes), weights)
+        if stream.norms is None and burst.due("often", step, every):
+            self._gradients(stream, live)
+        fill(live, gradient_norms=stream.norms, clipped=stream.clipped)
         for one in passes:
             numbers.update(one.numbers)
         if skipped:
@@ -314,6 +361,7 @@ class Measure:
         stream.trouble = burst.saw(step, _number(values, "loss"), _number(values, "gradient_norm"))
         if stream.trouble:
             if "gradient_norm" not in values:
+                stream.numbers = {}
                 self._gradients(stream, live)
                 values.update(_to_host(stream.numbers))
             more: Numbers = {}
@@ -336,25 +384,48 @@ class Measure:
                 self._send(stream, numbers)
             else:
                 self._on_row(self._row(stream, _to_host(numbers), stream.trouble))
-        for grad in stream.grads:
-            grad.kept = grad.parameter.grad is not None
+        grad = stream.grad
+        if grad is not None:
             grad.remember()
+            if grad.version < 0 and not stream.thin:  # this parameter took no part; another one tells more
+                grad = stream.grad = next((_Grad(p) for p in stream.parameters if p.grad is not None), grad)
+                grad.remember()
+            grad.kept = grad.version >= 0
+            self._any_kept = self._any_kept or grad.kept
         stream.numbers, stream.norms, stream.live, stream.trouble = {}, None, None, False
         stream.clipped, stream.scaler, stream.step = False, None, step + 1
+        stream.thin = self._act is None and not stream.burst.due("often", step + 1, self.budget.every)
         self.batch = None
         self.update += 1
+        now = self._clock()
+        if self._arrears and (len(self._arrears) >= ARREARS or now - self._began - self._arrears[0].time > PATIENCE):
+            self._settle()
         if self.update % ACCOUNT_EVERY == 0:
-            now = self._clock()
             self.budget.spent(self.cost - self._cost_before, now - self._account)
             self._account, self._cost_before = now, self.cost
+
+    def _settle(self) -> None:
+        """Make and hand on the rows of the thin steps, in their order."""
+        arrears, self._arrears = self._arrears, []
+        for thin in arrears:
+            numbers: Numbers = {}
+            for sensor in self._step_sensors:
+                self._read(sensor, thin.live, numbers)
+            values = _to_host(numbers)
+            thin.stream.burst.saw(thin.live.step, _number(values, "loss"), 0.0)
+            row = Signal(
+                attempt=self.attempt, step=thin.live.step, update=thin.live.update, stream=thin.live.stream,
+                time=thin.time, values=values, labels=thin.stream.labels,
+            )  # fmt: skip
+            self._on_row(row)
 
     def _gradients(self, stream: _Stream, live: Live) -> None:
         scaler = stream.scaler
         if scaler is not None:
-            live = replace(live, scale=float(scaler.get_scale()))
+            fill(live, scale=float(scaler.get_scale()))
         fused = getattr(stream.optimizer, "grad_scale", None)
         if isinstance(fused, torch.Tensor):
-            live = replace(live, scale=fused)
+            fill(live, scale=fused)
         for sensor in self._at["gradients"]:
             if stream.burst.due(sensor.tier, stream.step, self.budget.every):
                 self._read(sensor, live, stream.numbers)
@@ -375,15 +446,12 @@ class Measure:
     def _live(
         self, stream: _Stream, roots: tuple[Root, ...], weights_before: Sequence[torch.Tensor] | None = None
     ) -> Live:
-        carried = math.nan
-        if stream.step > 0 and stream.grads:
-            carried = float(any(grad.kept for grad in stream.grads))
         return Live(
             stream=stream.name, step=stream.step, update=self.update, optimizer=stream.optimizer,
             parameters=stream.parameters, axes=stream.axes, group_of=stream.group_of,
             model_parameters=self._everything[0], held=self._held, models=self.models, roots=roots, batch=self.batch,
-            carried=carried, loaders=self._loaders, gradient_norms=stream.norms, clipped=stream.clipped,
-            weights_before=weights_before,
+            carried=stream.carried(), learning_rates=_rates(stream.optimizer), loaders=self._loaders,
+            gradient_norms=stream.norms, clipped=stream.clipped, weights_before=weights_before,
         )  # fmt: skip
 
     def _take(self, stream: _Stream) -> list[_Pass]:
@@ -438,8 +506,9 @@ class Measure:
             self._on_row(replace(one.row, values=values))
 
     def flush(self) -> None:
-        """Hand on every row that is still waiting for the device."""
+        """Hand on every row that is not yet: those of thin steps, and those that wait for the device."""
         self._deliver(wait=True)
+        self._settle()
 
     # -- who is who ----------------------------------------------------------------------------------------------
 
@@ -511,9 +580,8 @@ class Measure:
             "everything": self._everything[1],
         }
         stream.labels = {name: stream.axes[axis] for name, axis in self._axis.items() if axis in stream.axes}
-        stride = max(1, len(held) // SAMPLED)
-        known = {id(grad.parameter): grad for grad in stream.grads}
-        stream.grads = [known.get(id(p)) or _Grad(p) for p in stream.parameters[::stride][:SAMPLED]]
+        if stream.grad is None and held:
+            stream.grad = _Grad(stream.parameters[len(held) // 2])
         self._held = frozenset(id(p) for one in self._streams.values() for p in one.parameters)
         self._stream_of = {}
         for one in self._streams.values():
@@ -523,7 +591,7 @@ class Measure:
     def _census_is_due(self, node: Any) -> bool:
         if node is None:
             return False
-        end = []
+        end: list[str] = []
         while node is not None and len(end) < 4:
             end.append(graph.name_of(node))
             node = next(iter(graph.parents(node)), None)
@@ -534,11 +602,20 @@ class Measure:
 
 
 def _root_of(roots: Sequence[torch.Tensor]) -> tuple[Root, Any]:
-    """Return the loss without its scale, and the GradScaler that scaled it."""
+    """Return the loss without its scale, and the GradScaler that scaled it; read at once where nothing has to wait."""
     first = roots[0]
-    unscaled, scaler = getattr(first, UNSCALED, (None, None))
-    value = unscaled if unscaled is not None else first.detach()
-    return Root(value=value.clone(), node=first.grad_fn), scaler
+    scaler = None
+    value = first
+    if UNSCALED in first.__dict__:
+        value, scaler = first.__dict__[UNSCALED]
+    if not first.is_cpu:
+        return Root(value=value.detach().clone(), node=first.grad_fn), scaler
+    number = value.item() if value.numel() == 1 else value.detach().mean().item()
+    return Root(value=number, node=first.grad_fn), scaler
+
+
+def _rates(optimizer: torch.optim.Optimizer) -> tuple[float, ...]:
+    return tuple([float(group.get("lr", math.nan)) for group in optimizer.param_groups])
 
 
 def _start_copy(on_device: torch.Tensor) -> tuple[torch.Tensor, Any]:
@@ -554,14 +631,6 @@ def _start_copy(on_device: torch.Tensor) -> tuple[torch.Tensor, Any]:
 
 def _arrived(event: Any) -> bool:
     return event is not None and bool(event.query())
-
-
-def _broken(value: torch.Tensor) -> bool:
-    """Say whether a loss is not finite, where that can be read without waiting for a device."""
-    if value.device.type != "cpu":
-        return False
-    number = value.item() if value.numel() == 1 else value.sum().item()
-    return not math.isfinite(number)
 
 
 def _to_host(numbers: Mapping[str, Any]) -> dict[str, Value]:

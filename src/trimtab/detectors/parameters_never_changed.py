@@ -38,9 +38,9 @@ class ParametersNeverChanged(Detector):
     False alarms.
     Tensors with `requires_grad=False` are declared frozen and not counted. Modules that run only at times (stochastic
     depth, sparse embeddings) move at times. Experts that a router has not chosen yet are known by `idle_names` and
-    reported as info; so are tensors whose gradient is nothing but rounding (a bias before a normalisation, `tiny`) and
-    updates that are smaller than the rounding of the weights (`resolution`). While all learning rates are zero nothing
-    can move, and `learning-rate-zero` speaks.
+    reported as info; so are tensors whose gradient cancels (a bias before a normalisation, `tiny`, or the last bias of
+    a critic, where the weight beside it moves) and updates that are smaller than the rounding of the weights
+    (`resolution`). While all learning rates are zero nothing can move, and `learning-rate-zero` speaks.
 
     What to try.
     Follow the forward pass from the first tensor named to the loss and look for a `detach`, `.data`, `no_grad`, an
@@ -100,7 +100,7 @@ class ParametersNeverChanged(Detector):
             severity = Severity.INFO
         told = [f"{listed(group)} ({_REASONS[reason]})" for reason, group in because.items()]
         if harmless:
-            told.append(f"{listed(harmless)} (experts not chosen yet, or gradients of pure rounding)")
+            told.append(f"{listed(harmless)} (experts not chosen yet, or gradients that cancel)")
         return self.finding(
             trace,
             severity=severity,
@@ -124,12 +124,16 @@ class ParametersNeverChanged(Detector):
         gradients = [row for row in trace.last("gradient_norms", self.measurements)[1] if isinstance(row, tuple)]
         without = set(_all_one(trace.last("gradient_missing", self.measurements)[1], still))
         zero = set(_all_zero(gradients, still))
+        at_rest = set(still)
+        moving = {name.rpartition(".")[0] for index, name in enumerate(names) if index not in at_rest}
         groups: dict[str, list[str]] = {}
         for index in still:
             reason = _MISSING if index in without else _ZERO if index in zero else _LOST
             if reason != _LOST and any(part in names[index].lower() for part in self.idle_names):
                 reason = _IDLE
             elif reason == _LOST and all(row[index] <= self.tiny * max(row) for row in gradients if index < len(row)):
+                reason = _TINY
+            elif reason == _ZERO and names[index].rpartition(".")[0] in moving:
                 reason = _TINY
             groups.setdefault(reason, []).append(names[index])
         return groups

@@ -67,6 +67,7 @@ class HeatMap:
     low: str
     high: str
     bad: bool
+    zero: bool
     joined: bool
 
 
@@ -234,6 +235,7 @@ def _heat_map(stream: str, heat: Heat) -> HeatMap:
         last=heat.first + heat.columns * heat.width - 1,
         low=page.show(float(f"{low:.1g}")),
         high=page.show(float(f"{high:.1g}")),
+        zero=bool((cells == 0).any()),
         bad=bool((~np.isfinite(cells)).any()),
         joined=len(names) < len(heat.labels),
     )

@@ -76,13 +76,13 @@ class Heat:
 
     @property
     def cells(self) -> Floats:
-        """The norms by tensor and bin, shape (labels, columns); -1 before the first measurement.
+        """The norms by tensor and bin, shape (labels, columns); -1 where a tensor was not measured with the others.
 
-        A bin in which nothing was measured has the norm of the one before.
+        A bin in which nothing at all was measured shows the one before.
         """
         cells = self._cells[:, : self.columns]
-        latest = np.maximum.accumulate(np.where(cells == -1, 0, np.arange(self.columns)), axis=1)
-        filled: Floats = np.take_along_axis(cells, latest, axis=1)
+        measured = (cells != -1).any(axis=0)
+        filled: Floats = cells[:, np.maximum.accumulate(np.where(measured, np.arange(self.columns), 0))]
         return filled
 
     def add(self, step: int, labels: tuple[str, ...], norms: tuple[float, ...]) -> None:

@@ -18,6 +18,4 @@ class LearningRate(Base):
 
     def read(self, live: Live) -> Reading:
         """Return the rates in the order of the groups; a group without a rate (some custom optimizers) counts NaN."""
-        if live.optimizer is None:
-            return {}
-        return {"learning_rate": tuple(float(g.get("lr", "nan")) for g in live.optimizer.param_groups)}
+        return {"learning_rate": live.learning_rates} if live.learning_rates else {}

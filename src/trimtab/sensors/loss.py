@@ -23,6 +23,12 @@ class Loss(Base):
         """Return the loss as a tensor on its device, or nothing when no backward pass was seen."""
         if not live.roots:
             return {}
-        values = [root.value if root.value.dim() == 0 else root.value.mean() for root in live.roots]
-        loss = values[0] if len(values) == 1 else torch.stack([value.float() for value in values]).mean()
-        return {"loss": loss, "backward_calls": float(len(values))}
+        values = [root.value for root in live.roots]
+        if len(values) == 1:
+            loss = values[0] if isinstance(values[0], float) or values[0].dim() == 0 else values[0].mean()
+            return {"loss": loss, "backward_calls": 1.0}
+        numbers = [value for value in values if isinstance(value, float)]
+        if len(numbers) == len(values):
+            return {"loss": sum(numbers) / len(numbers), "backward_calls": float(len(numbers))}
+        means = [torch.as_tensor(value).float().mean() for value in values]
+        return {"loss": torch.stack(means).mean(), "backward_calls": float(len(means))}
