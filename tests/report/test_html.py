@@ -197,6 +197,15 @@ def test_two_streams_are_drawn_apart(tmp_path):
     assert "Streams generator, critic" in page.text
 
 
+@pytest.mark.parametrize(("rows", "stay"), [(1, False), (2, True)])
+def test_names_that_tensors_had_in_the_first_bin_alone_are_left_out_of_the_heat_map(tmp_path, rows, stay):
+    early, late = (list(training(30, tensors=(f"{prefix}weight", f"{prefix}bias"))) for prefix in ("early.", "late."))
+    words = page_of(record(tmp_path, [*early[:rows], *late[rows:]])).text
+    assert "late.weight late.bias" in words
+    assert ("early.weight early.bias" in words) is stay
+    assert ("2 names that tensors had in the first steps only are left out" in words) is not stay
+
+
 def test_the_page_of_a_long_run_of_a_large_model_stays_below_its_limit(tmp_path):
     tensors = tuple(f"decoder.layers.{place}.attention.projection.weight" for place in range(220))
     labels = {"gradient_norms": tensors, "learning_rate": tuple(str(place) for place in range(12))}

@@ -95,3 +95,10 @@ def test_a_norm_that_is_no_number_outweighs_its_bin_and_a_gap_holds_the_last_one
     heat.add(5, ("a", "late"), (3.0, 7.0))
     shown = np.where(np.isnan(heat.cells), -9, heat.cells).tolist()
     assert shown == [[3, -9, -9, -9, 3, 3], [-1, -1, -1, -1, -1, 7]]
+
+
+def test_a_tensor_that_is_no_longer_measured_is_blank_while_others_are():
+    heat = Heat()
+    for step, label in enumerate(("old", "new", "new", "new")):
+        heat.add(step, (label,), (1.0,))
+    assert heat.cells.tolist() == [[1, -1, -1, -1], [-1, 1, 1, 1]]

@@ -69,6 +69,7 @@ class HeatMap:
     bad: bool
     zero: bool
     joined: bool
+    renamed: int
 
 
 def render(run: Run, verdict: Verdict) -> str:
@@ -215,11 +216,12 @@ def _targets(config: Mapping[str, Any]) -> dict[str, list[plots.Target]]:
 
 
 def _heat_map(stream: str, heat: Heat) -> HeatMap:
-    cells, names = _joined(heat)
+    every, labels = _lasting(heat)
+    cells, names = _joined(every, labels)
     positive = cells[np.isfinite(cells) & (cells > 0)]
     low, high = np.quantile(positive, (0.02, 0.98)) if len(positive) else (1e-3, 1.0)
     middle = math.sqrt(low * high)
-    low, high = min(low, middle / 10), max(high, middle * 10)
+    low, high = max(min(low, middle / 10), high / 1e4), max(high, middle * 10)
     with np.errstate(all="ignore"):
         place = np.log(cells / low) / math.log(high / low) * SHADES
     shades = np.clip(np.nan_to_num(place, nan=0, posinf=0, neginf=0), 0, SHADES - 1).astype(int)
@@ -237,19 +239,24 @@ def _heat_map(stream: str, heat: Heat) -> HeatMap:
         high=page.show(float(f"{high:.1g}")),
         zero=bool((cells == 0).any()),
         bad=bool((~np.isfinite(cells)).any()),
-        joined=len(names) < len(heat.labels),
+        joined=len(names) < len(labels),
+        renamed=len(heat.labels) - len(labels),
     )
 
 
-def _joined(heat: Heat) -> tuple[Any, list[str]]:
+def _lasting(heat: Heat) -> tuple[Any, list[str]]:
+    """Return cells and labels, without names that tensors had in the first bin alone, before all models were known."""
+    lasting = (heat.cells[:, 1:] != -1).any(axis=1) if heat.columns > 8 else np.ones(len(heat.labels), dtype=bool)
+    return heat.cells[lasting], [label for label, lasts in zip(heat.labels, lasting, strict=True) if lasts]
+
+
+def _joined(cells: Any, labels: list[str]) -> tuple[Any, list[str]]:
     """Return cells and labels; of too many tensors neighbours are joined, the largest norm of each bin standing."""
-    count = len(heat.labels)
-    if count <= MOST_HEAT_ROWS:
-        return heat.cells, list(heat.labels)
-    edges = np.linspace(0, count, MOST_HEAT_ROWS + 1).astype(int)
-    pairs = list(itertools.pairwise(edges))
-    cells = np.stack([heat.cells[a:b].max(axis=0) for a, b in pairs])
-    return cells, [f"{heat.labels[a]} … {heat.labels[b - 1]}" if b - a > 1 else heat.labels[a] for a, b in pairs]
+    if len(labels) <= MOST_HEAT_ROWS:
+        return cells, labels
+    pairs = list(itertools.pairwise(np.linspace(0, len(labels), MOST_HEAT_ROWS + 1).astype(int)))
+    joined = np.stack([cells[a:b].max(axis=0) for a, b in pairs])
+    return joined, [f"{labels[a]} … {labels[b - 1]}" if b - a > 1 else labels[a] for a, b in pairs]
 
 
 def _strip(kinds: Sequence[str]) -> str:
