@@ -26,10 +26,10 @@ class LossFarFromChance(Detector):
     The first loss, the chance level, their ratio, and over how many terms the loss is summed.
 
     False alarms.
-    A start below chance is a pretrained model and fine. Margin losses (with a scale of 64) start at 4 to 9 times chance
-    and are info. So is a loss that is a sum and not a mean: it multiplies the gradients, which matters to SGD and not
-    to Adam. A head that is tied to embeddings from N(0, 1) starts at 30 times chance and more; it recovers, but that
-    is a warning on purpose.
+    A start below chance is a pretrained model and fine. Margin losses with a scale of 64 start near 50: info with
+    thousands of classes, with a few to be ignored by name. A loss that is a sum and not a mean is info: it multiplies
+    the gradients, which matters to SGD and not to Adam. A head that is tied to embeddings from N(0, 1) starts at 10
+    to 90 times chance; it recovers, but that is a warning on purpose.
 
     What to try.
     Look at the scale of the inputs (standardise them) and of the last layer's initial weights. Where the loss is a

@@ -131,10 +131,11 @@ class ParametersNeverChanged(Detector):
             reason = _MISSING if index in without else _ZERO if index in zero else _LOST
             if reason != _LOST and any(part in names[index].lower() for part in self.idle_names):
                 reason = _IDLE
-            elif reason == _LOST and all(row[index] <= self.tiny * max(row) for row in gradients if index < len(row)):
-                reason = _TINY
-            elif reason == _ZERO and names[index].rpartition(".")[0] in moving:
-                reason = _TINY
+            else:
+                rounding = all(row[index] <= self.tiny * max(row) for row in gradients if index < len(row))
+                beside = names[index].rpartition(".")[0] in moving
+                if (reason == _LOST and rounding) or (reason == _ZERO and beside):
+                    reason = _TINY
             groups.setdefault(reason, []).append(names[index])
         return groups
 
