@@ -119,7 +119,7 @@ class Guard:
             "seed": seed,
         }  # fmt: skip
         self._settings = settings or {}
-        self._settings_of: tuple[int, int] = (-1, -1)
+        self._settings_of = -1
         self._config: dict[str, Any] = {
             "config": dict(config or {}),
             "trimtab": {
@@ -298,16 +298,16 @@ class Guard:
     # -- rows, events, answers -------------------------------------------------------------------------------------
 
     def _on_row(self, row: Signal) -> None:
-        self._open()
         self._rows += 1
         self._write("row", row)
         for event in self.history.add(row):
             self._on_event(event)
-        failures, self.judge.failures = self.judge.failures, []
-        for note in failures:
-            self._announce(note)
+        if self.judge.failures:
+            failures, self.judge.failures = self.judge.failures, []
+            for note in failures:
+                self._announce(note)
         updates = row.update + 1
-        if self._settings_of != (len(self.measure.optimizers), len(self.measure.models)):
+        if self._settings_of != self.measure.namings:
             self._describe()
         if not self._assured and updates >= ASSURE_AFTER:
             self._assured = True
@@ -433,7 +433,7 @@ class Guard:
             self._opened(self._writer.path)
 
     def _describe(self) -> None:
-        self._settings_of = (len(self.measure.optimizers), len(self.measure.models))
+        self._settings_of = self.measure.namings
         settings = self._settings() if callable(self._settings) else self._settings
         facts = {**settings, **discover.describe(self.measure.models, self.measure.optimizers)}
         self._write("settings", facts)

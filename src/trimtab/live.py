@@ -65,7 +65,8 @@ class Live:
         learning_rates: the rate of each parameter group, as the optimizer is about to use it; NaN for a group without.
         scale: factor by which the gradients in `.grad` are too large (loss scaling), 1.0 when unscaled; a 0-D tensor
             where reading it would wait for the device.
-        weights_before: copies of the parameters before the update, on steps where a sensor of that tier is due.
+        weights_before: copies of the parameters before the update, on steps where a sensor of that tier is due; the
+            sensor that declared `copies_weights` may overwrite them.
         carried: whether some gradient was still the one of the previous update when this backward began (1.0/0.0),
             NaN when it is not known.
         loaders: (batch size, rows of its data set) of each DataLoader of this process.
@@ -105,9 +106,9 @@ class Sensor(Protocol):
 
     A sensor draws no random numbers, writes no gradients and leaves tensors on their device. `points` says when it is
     read, and `tier` how often; on thin steps one of the "step" tier is read some steps later, from a Live that has only
-    `stream`, `step`, `update`, `roots`, `learning_rates` and `carried`. `axes` says for each vector that it returns which of Live's label lists names its
-    entries; scalars are not listed. A name in `sparse` is written only on rows of the "norms" tier and on rows whose
-    loss or gradient is not finite, although it is measured on each.
+    `stream`, `step`, `update`, `roots`, `learning_rates` and `carried`. `axes` says for each vector that it returns
+    which of Live's label lists names its entries; scalars are not listed. A name in `sparse` is written only on rows
+    of the "norms" tier and on rows whose loss or gradient is not finite, although it is measured on each.
     """
 
     @property

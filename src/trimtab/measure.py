@@ -29,6 +29,7 @@ ACCOUNT_EVERY = 64
 """The cost of measuring is held against the time that passed every so many updates."""
 
 Numbers = dict[str, Any]
+_NOTHING: Numbers = {}
 
 
 @dataclass(slots=True)
@@ -90,6 +91,20 @@ class _Stream:
     live: Live | None = None
     trouble: bool = False
     thin: bool = False
+    buffers: list[torch.Tensor] = field(default_factory=list)
+
+    def copies(self) -> list[torch.Tensor]:
+        """Return copies of the parameters as they are now, in buffers that are used again each time."""
+        now = [parameter.detach() for parameter in self.parameters]
+        fits = len(self.buffers) == len(now) and all(
+            a.shape == b.shape and a.dtype == b.dtype and a.device == b.device
+            for a, b in zip(self.buffers, now, strict=True)
+        )
+        if not fits:
+            self.buffers = [parameter.clone() for parameter in now]
+        else:
+            torch._foreach_copy_(self.buffers, now)
+        return self.buffers
 
     def carried(self) -> float:
         """Return 1.0 if a sampled gradient was not zeroed since the last update, 0.0 if all were, NaN if unknown."""
@@ -101,7 +116,11 @@ class _Thin:
     """A step of which only the loss, the learning rates and the zeroing were noted; its row is made later."""
 
     stream: _Stream
-    live: Live
+    step: int
+    update: int
+    passes: list[_Pass]
+    rates: tuple[float, ...]
+    carried: float
     time: float
 
 
@@ -171,7 +190,7 @@ class Measure:
         self.cost = self._cost_before = 0.0
         self.attempt = self.update = 0
         self.batch: Any = None
-        self._passes = 0
+        self._passes = self.namings = 0
         self._ends: set[tuple[str, ...]] = set()
         self._fresh: list[_Pass] = []
         self._used: list[_Pass] = []
@@ -183,7 +202,7 @@ class Measure:
         self._waiting: list[_Waiting] = []
         self._arrears: list[_Thin] = []
         self._step_sensors = [s for s in self._at["before"] if s.tier == "step"]
-        self._any_kept = False
+        self._any_kept = self._all_thin = False
         self._explored = False
         for optimizer in (optimizers or {}).values():
             self._stream(optimizer)
@@ -209,6 +228,17 @@ class Measure:
     def backward_begins(self, roots: Sequence[torch.Tensor]) -> None:
         """Take the loss and look at the graph while it is whole."""
         start = self._clock()
+        if self._all_thin:
+            first = roots[0]
+            if first.is_cpu and first.numel() == 1 and UNSCALED not in first.__dict__:
+                number = first.item()
+                if math.isfinite(number):
+                    if self._any_kept:
+                        self._look()
+                    self._passes += 1
+                    self._fresh.append(_Pass(Root(value=number), _NOTHING))
+                    self.cost += self._clock() - start
+                    return
         if self._waiting:
             self._deliver(wait=False)
         root, scaler = _root_of(roots)
@@ -216,9 +246,7 @@ class Measure:
             self._explore(root.node)
         streams = self._streams.values()
         if self._any_kept:
-            for stream in streams:
-                if stream.grad is not None and stream.grad.kept:
-                    stream.grad.look()
+            self._look()
         self._passes += 1
         broken = isinstance(root.value, float) and not math.isfinite(root.value)
         numbers: Numbers = {}
@@ -226,7 +254,7 @@ class Measure:
         for stream in streams:
             stream.norms = None
             if broken:
-                stream.thin = False
+                stream.thin = self._all_thin = False
             thin = thin and stream.thin
         if not thin:
             every = self.budget.every
@@ -254,14 +282,11 @@ class Measure:
         if not self._any_kept and scaler is None:
             return
         start = self._clock()
-        kept = False
         for stream in self._streams.values():
             if stream.grad is not None and stream.grad.kept:
                 stream.grad.remember()
-                kept = True
             if scaler is not None:
                 stream.scaler = scaler
-        self._any_kept = kept
         self.cost += self._clock() - start
 
     def clipping(self, parameters: Sequence[torch.Tensor]) -> None:
@@ -288,11 +313,10 @@ class Measure:
             self._fresh = []
             return
         if stream.thin and self._fresh and stream.scaler is None:
-            live = Live(
-                stream=stream.name, step=stream.step, update=self.update, learning_rates=_rates(optimizer),
-                roots=tuple(one.root for one in self._take(stream)), carried=stream.carried(),
-            )  # fmt: skip
-            self._arrears.append(_Thin(stream, live, start - self._began))
+            passes, rates = self._take(stream), _rates(optimizer)
+            self._arrears.append(
+                _Thin(stream, stream.step, self.update, passes, rates, stream.carried(), start - self._began)
+            )
         elif closure and not self._fresh:
             self._settle()
             # The closure runs inside the step: losses and gradients are there only afterwards.
@@ -305,7 +329,7 @@ class Measure:
                 self._act(stream.live, row)
                 start = self._clock()
         if stream.live is not None and self._copies and stream.burst.due("norms", stream.step, self.budget.every):
-            fill(stream.live, weights_before=[p.detach().clone() for p in stream.parameters])
+            fill(stream.live, weights_before=stream.copies())
         self.cost += self._clock() - start
 
     def step_ended(self, optimizer: torch.optim.Optimizer) -> None:
@@ -395,6 +419,7 @@ class Measure:
         stream.numbers, stream.norms, stream.live, stream.trouble = {}, None, None, False
         stream.clipped, stream.scaler, stream.step = False, None, step + 1
         stream.thin = self._act is None and not stream.burst.due("often", step + 1, self.budget.every)
+        self._all_thin = stream.thin and (len(self._streams) == 1 or all(s.thin for s in self._streams.values()))
         self.batch = None
         self.update += 1
         now = self._clock()
@@ -408,16 +433,30 @@ class Measure:
         """Make and hand on the rows of the thin steps, in their order."""
         arrears, self._arrears = self._arrears, []
         for thin in arrears:
+            stream = thin.stream
+            live = Live(
+                stream=stream.name, step=thin.step, update=thin.update, learning_rates=thin.rates,
+                roots=tuple([one.root for one in thin.passes]), carried=thin.carried,
+            )  # fmt: skip
             numbers: Numbers = {}
             for sensor in self._step_sensors:
-                self._read(sensor, thin.live, numbers)
+                self._read(sensor, live, numbers)
             values = _to_host(numbers)
-            thin.stream.burst.saw(thin.live.step, _number(values, "loss"), 0.0)
+            stream.burst.saw(thin.step, _number(values, "loss"), 0.0)
             row = Signal(
-                attempt=self.attempt, step=thin.live.step, update=thin.live.update, stream=thin.live.stream,
-                time=thin.time, values=values, labels=thin.stream.labels,
+                attempt=self.attempt, step=thin.step, update=thin.update, stream=stream.name, time=thin.time,
+                values=values, labels=stream.labels,
             )  # fmt: skip
             self._on_row(row)
+
+    def _look(self) -> None:
+        """See whether the sampled gradients were zeroed since they were last written to."""
+        kept = False
+        for stream in self._streams.values():
+            if stream.grad is not None and stream.grad.kept:
+                stream.grad.look()
+                kept = kept or stream.grad.kept
+        self._any_kept = kept
 
     def _gradients(self, stream: _Stream, live: Live) -> None:
         scaler = stream.scaler
@@ -562,6 +601,7 @@ class Measure:
                 self._name(stream, rank)
 
     def _name(self, stream: _Stream, rank: Mapping[int, int] | None = None) -> None:
+        self.namings += 1
         held = discover.held_parameters(stream.optimizer)
         if rank is not None:
             held = sorted(held, key=lambda pair: rank.get(id(pair[0]), len(rank)))

@@ -59,8 +59,15 @@ class BatchFingerprint(Base):
                 reading["batch_rows"] = float(inputs[0].shape[0]) if inputs[0].dim() else 1.0
                 reading.update(_loader_rows(live, reading["batch_rows"]))
                 if inputs[0].is_floating_point():
-                    reading["input_nonfinite"] = 1.0 - torch.isfinite(inputs[0]).float().mean()
+                    reading["input_nonfinite"] = _nonfinite(inputs[0])
         return reading
+
+
+def _nonfinite(tensor: torch.Tensor) -> float | torch.Tensor:
+    """Return the share of non-finite elements; on a CPU a finite sum saves looking at each."""
+    if tensor.is_cpu and math.isfinite(tensor.sum().item()):
+        return 0.0
+    return 1.0 - torch.isfinite(tensor).float().mean()
 
 
 def fingerprint(tensor: torch.Tensor) -> torch.Tensor:

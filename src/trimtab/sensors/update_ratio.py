@@ -31,8 +31,10 @@ class UpdateRatio(Base):
         if live.weights_before is None:
             return {}
         after = [parameter.detach() for parameter in live.parameters]
-        moved = torch.stack(tuple(torch._foreach_norm(torch._foreach_sub(after, list(live.weights_before)))))
-        weight = torch.stack(tuple(torch._foreach_norm(list(live.weights_before))))
+        before = list(live.weights_before)
+        weight = torch.stack(tuple(torch._foreach_norm(before)))
+        torch._foreach_sub_(before, after)  # the copies are ours, and nobody needs them any more
+        moved = torch.stack(tuple(torch._foreach_norm(before)))
         ratios = []
         for group in range(len(live.axes["groups"])):
             members = [index for index, its_group in enumerate(live.group_of) if its_group == group]
