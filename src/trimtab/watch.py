@@ -239,10 +239,14 @@ def run_command(command: Sequence[str], options: Options) -> Watched:
         code = _wait(child)
         out_of_memory = _oom_kills() > killed_before
         paths = session.read_text(encoding="utf-8").splitlines() if session.exists() else []
-    runs = [Run(Path(path)) for path in dict.fromkeys(paths)]
-    for run in runs:
-        _close(run, code, out_of_memory)
-    return Watched(exit_code=128 - code if code < 0 else code, runs=tuple(Run(run.path) for run in runs))
+    runs = []
+    for folder in dict.fromkeys(paths):
+        try:
+            _close(Run(folder), code, out_of_memory)
+            runs.append(Run(folder))
+        except Exception as error:  # noqa: BLE001 - the program has ended; its exit code must come through
+            sys.stderr.write(f"trimtab: cannot close the run {folder} ({type(error).__name__}: {error})\n")
+    return Watched(exit_code=128 - code if code < 0 else code, runs=tuple(runs))
 
 
 def _wait(child: subprocess.Popen[bytes]) -> int:

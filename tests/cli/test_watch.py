@@ -147,6 +147,14 @@ def test_our_own_failure_at_the_end_does_not_change_the_scripts_code(
     assert "cannot sum up what was recorded (ZeroDivisionError: inside)" in said.err
 
 
+def test_a_script_that_removes_its_own_run_folder_keeps_its_exit_code(tmp_path):
+    path = script(tmp_path, after=f"import shutil; shutil.rmtree({str(tmp_path / 'runs')!r}); sys.exit(4)")
+    said = start("watch", "--root", tmp_path / "runs", path)
+    assert said.code == 4
+    assert "Traceback" not in said.err
+    assert "trimtab: cannot close the run" in said.err
+
+
 def test_a_word_that_ends_in_py_is_run_by_this_python_and_any_other_is_a_command(tmp_path):
     path = script(tmp_path)
     assert _watching.command_of([str(path), "-x"]) == ([sys.executable, str(path), "-x"], "train")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from datetime import UTC
 from typing import Any
 
 from trimtab.errors import TrimtabError
@@ -50,7 +51,7 @@ def listing(runs: Iterable[Run], remarks: list[str]) -> list[Listed]:
                 severity=None if worst is None else worst.severity,
                 worst="" if worst is None else worst.code,
                 mark=run.facts.mark,
-                started=f"{run.facts.started:%Y-%m-%d %H:%M}",
+                started=f"{run.facts.started.astimezone(UTC):%Y-%m-%d %H:%M}",
             )
         )
     return rows

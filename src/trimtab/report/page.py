@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from trimtab.diagnose import NOTHING, Verdict
@@ -200,7 +200,7 @@ def key_facts(run: Run, verdict: Verdict, last: Mapping[str, int], rows: int) ->
         found.append(("Streams", ", ".join(last)))
     if facts.ended is not None:
         found.append(("Took", duration((facts.ended - facts.started).total_seconds())))
-    found.append(("Started", f"{facts.started:%Y-%m-%d %H:%M} UTC"))
+    found.append(("Started", f"{facts.started.astimezone(UTC):%Y-%m-%d %H:%M} UTC"))
     found.append(("Judged", f"{len(verdict.judged)} of {len(verdict.judged) + len(verdict.unknown)} rules"))
     if "share" in facts.cost and rows:
         found.append(("Cost of watching", f"{100 * facts.cost['share']:.1f} %"))
