@@ -257,10 +257,16 @@ def _survey(run: Run) -> dict[str, _Seen]:
         seen.last_step = row.step
         seen.attempts = max(seen.attempts, row.attempt + 1)
         for name, value in row.values.items():
+            if name.startswith(OWN):
+                continue
             seen.signals[name] = None
             if not isinstance(value, tuple):
                 seen.scalars[name] = (row.step, value)
     return streams
+
+
+OWN = "trimtab_"
+"""Signals about Trimtab itself begin with this; two runs that differ in them alone do not differ."""
 
 
 @dataclass(slots=True)

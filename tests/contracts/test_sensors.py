@@ -43,6 +43,7 @@ def live(device="cpu", **changes):
         "batch": (x, y),
         "weights_before": tuple(p.detach() - 0.5 for p in parameters),
         "carried": 0.0,
+        "learning_rates": (0.1,),
         "loaders": ((5, 50),),
     }
     return Live(**{**facts, **changes}), (model, loss)
