@@ -10,8 +10,8 @@ from typing import Any
 
 from trimtab.detectors import DETECTORS, MilestoneMissed
 from trimtab.judge import Detector, Event, replay
-from trimtab.records import Finding, Note, Signal, Unknown, Value
 from trimtab.milestone import Milestone
+from trimtab.records import Finding, Note, Signal, Unknown, Value
 
 TRACES = Path(__file__).parent.parent / "traces"
 BY_CODE = {detector.code: detector for detector in DETECTORS}

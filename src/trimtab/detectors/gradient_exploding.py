@@ -153,7 +153,7 @@ class GradientExploding(Detector):
             fires = grown or (much and growth >= self.learned)
         else:
             fires = much and steeper >= self.sustained_alone
-        if not fires:
+        if not fires or trace.count("gradient_norm") < 3:
             return None
         text = f"updates replace {number(moved)} of the weights each at step {trace.step}"
         if growth == growth:
@@ -201,7 +201,7 @@ class GradientExploding(Detector):
         return self.finding(
             trace,
             severity=Severity.ERROR,
-            summary=f"gradient norm {number(norm)} at step {trace.step}, above {number(self.absurd)} in two of three updates",
+            summary=f"gradient norm {number(norm)} at step {trace.step}, and above {number(self.absurd)} before",
             measured=middle,
             threshold=self.absurd,
             evidence=self._evidence(trace, middle, _median(trace.last("loss", 3)[1])),

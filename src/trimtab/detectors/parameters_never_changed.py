@@ -93,8 +93,8 @@ class ParametersNeverChanged(Detector):
         harmless = because.pop(_IDLE, []) + because.pop(_TINY, [])
         resting = [name for group in because.values() for name in group]
         share = len(resting) / trainable
-        ratios = trace.vector("update_ratio") or {}
-        rounding = set(because) == {_LOST} and max(ratios.values(), default=1.0) < self.resolution
+        ratios = [row for row in trace.last("update_ratio", 1)[1] if isinstance(row, tuple)]
+        rounding = set(because) == {_LOST} and max((max(row) for row in ratios), default=1.0) < self.resolution
         severity = Severity.ERROR if share > self.most else Severity.WARNING
         if not resting or (rounding and share <= self.most):
             severity = Severity.INFO
