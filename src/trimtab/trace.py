@@ -193,6 +193,16 @@ class Series:
         del self.values[place:]
 
 
+class _Kept:
+    """A fold and its state after the latest row; a cell, for looking folds up by their value at each row is dear."""
+
+    __slots__ = ("advance", "state")
+
+    def __init__(self, fold: Fold[Any], state: Any):
+        self.advance = fold.advance
+        self.state = state
+
+
 class Trace:
     """The history of one stream, along the current attempt.
 
@@ -218,11 +228,11 @@ class Trace:
         self.row: Signal | None = None
         self.notes: list[Note] = notes if notes is not None else []
         self._series: dict[str, Series] = {}
-        self._folds: dict[Fold[Any], Any] = {}
-        self._by_signal: dict[str, list[Fold[Any]]] = {}
+        self._folds: dict[Fold[Any], _Kept] = {}
+        self._by_signal: dict[str, list[_Kept]] = {}
         self._snapshots: list[tuple[int, dict[Fold[Any], Any]]] = []
         self._since_snapshot = SNAPSHOT_EVERY
-        for fold in folds:
+        for fold in dict.fromkeys(folds):
             self._register(fold)
 
     # -- writing: the Guard and the replay only ------------------------------------------------------------------
@@ -250,8 +260,8 @@ class Trace:
                 entry.append(row.step, value, row.labels.get(name, ()))
                 continue
             entry.append(row.step, value, ())
-            for fold in self._by_signal.get(name, ()):
-                self._folds[fold] = fold.advance(self._folds[fold], row.step, value)
+            for kept in self._by_signal.get(name, ()):
+                kept.state = kept.advance(kept.state, row.step, value)
 
     def rewind(self, to_step: int) -> None:
         """Follow a rollback: forget every row later than `to_step` and begin the next attempt."""
@@ -260,8 +270,8 @@ class Trace:
         while self._snapshots and self._snapshots[-1][0] > to_step:
             self._snapshots.pop()
         since, states = self._snapshots[-1] if self._snapshots else (-1, {})
-        for fold in self._folds:
-            self._folds[fold] = self._refold(fold, states.get(fold), since)
+        for fold, kept in self._folds.items():
+            kept.state = self._refold(fold, states.get(fold), since)
         self._since_snapshot = SNAPSHOT_EVERY
         self.attempt += 1
         self.step = min(self.step, to_step)
@@ -269,15 +279,16 @@ class Trace:
 
     def _remember(self) -> None:
         """Keep the state of every fold after all rows up to the current step; thin out the older half when many."""
-        self._snapshots.append((self.step, dict(self._folds)))
+        self._snapshots.append((self.step, {fold: kept.state for fold, kept in self._folds.items()}))
         self._since_snapshot = 0
         most = 2 * max(RING // SNAPSHOT_EVERY, 1)
         if len(self._snapshots) > most:
             del self._snapshots[1 : most // 2 : 2]
 
-    def _register(self, fold: Fold[Any]) -> None:
-        self._folds[fold] = self._refold(fold, None, -1)
-        self._by_signal.setdefault(fold.reads, []).append(fold)
+    def _register(self, fold: Fold[Any]) -> _Kept:
+        kept = self._folds[fold] = _Kept(fold, self._refold(fold, None, -1))
+        self._by_signal.setdefault(fold.reads, []).append(kept)
+        return kept
 
     def _refold(self, fold: Fold[Any], state: Any, since: int) -> Any:
         if state is None:
@@ -354,10 +365,10 @@ class Trace:
     def fold(self, fold: Fold[S]) -> S:
         """Return the state of a fold, shared by all who ask for an equal one."""
         try:
-            state: S = self._folds[fold]
+            kept = self._folds[fold]
         except KeyError:
-            self._register(fold)
-            state = self._folds[fold]
+            kept = self._register(fold)
+        state: S = kept.state
         return state
 
     def noted(self, kinds: Iterable[str]) -> Note | None:

@@ -144,7 +144,8 @@ def test_judging_changes_nothing_and_says_the_same_twice(story):
 def picture(trace: Trace) -> str:
     """Everything that a trace remembers, as text (NaN equals itself there)."""
     series = {name: (entry.steps[-4:], entry.values[-4:], entry.count) for name, entry in trace._series.items()}
-    return repr((trace.step, trace.rows, trace.row, series, trace._folds, trace.notes))
+    folds = {fold: kept.state for fold, kept in trace._folds.items()}
+    return repr((trace.step, trace.rows, trace.row, series, folds, trace.notes))
 
 
 @pytest.mark.parametrize("story", [s for s in FIRES if "milestone" in name_of(s)][:1] + SILENT[:1], ids=name_of)
