@@ -21,10 +21,13 @@ from trimtab.cadence import CENSUSES, Budget, Burst
 from trimtab.live import UNSCALED, Live, Point, Root, Sensor, fill
 from trimtab.records import Signal, Value
 
-ARREARS = 16
-"""At most so many thin rows are handed on together, later; together they cost a fraction of what they cost alone."""
+ARREARS = 32
+"""At most so many rows of a calm run are handed on together, later; together they cost a fraction of what each costs
+alone between two steps that have emptied the processor's caches."""
+IMPATIENT = 64
+"""The rows of the first so many updates are handed on at once."""
 PATIENCE = 0.5
-"""No thin row waits longer than so many seconds for the next step."""
+"""No row waits longer than so many seconds for the next step."""
 ACCOUNT_EVERY = 64
 """The cost of measuring is held against the time that passed every so many updates."""
 
@@ -36,7 +39,7 @@ _NOTHING: Numbers = {}
 class _Pass:
     """One backward pass: its loss, and what the sensors read at its root."""
 
-    root: Root
+    value: float | torch.Tensor
     numbers: Numbers
     scaler: Any = None
 
@@ -113,14 +116,13 @@ class _Stream:
 
 @dataclass(slots=True)
 class _Thin:
-    """A step of which only the loss, the learning rates and the zeroing were noted; its row is made later."""
+    """A step of which only the loss and the learning rates were noted; its row is made later."""
 
     stream: _Stream
     step: int
     update: int
     passes: list[_Pass]
     rates: tuple[float, ...]
-    carried: float
     time: float
 
 
@@ -200,7 +202,7 @@ class Measure:
         self._held: frozenset[int] = frozenset()
         self._loaders: tuple[tuple[int, int], ...] = ()
         self._waiting: list[_Waiting] = []
-        self._arrears: list[_Thin] = []
+        self._arrears: list[_Thin | Signal] = []
         self._step_sensors = [s for s in self._at["before"] if s.tier == "step"]
         self._any_kept = self._all_thin = False
         self._explored = False
@@ -233,10 +235,8 @@ class Measure:
             if first.is_cpu and first.numel() == 1 and UNSCALED not in first.__dict__:
                 number = first.item()
                 if math.isfinite(number):
-                    if self._any_kept:
-                        self._look()
                     self._passes += 1
-                    self._fresh.append(_Pass(Root(value=number), _NOTHING))
+                    self._fresh.append(_Pass(number, _NOTHING))
                     self.cost += self._clock() - start
                     return
         if self._waiting:
@@ -271,7 +271,7 @@ class Measure:
                 if sensor.tier != "census" or census:
                     self._read(sensor, live, numbers)
         # The graph must not live longer than backward, so its node is not kept.
-        self._fresh.append(_Pass(Root(value=root.value), numbers, scaler))
+        self._fresh.append(_Pass(root.value, numbers, scaler))
         if len(self._fresh) > 4096:  # backward passes that no optimizer ever uses must not pile up
             del self._fresh[:2048]
         self.cost += self._clock() - start
@@ -314,15 +314,11 @@ class Measure:
             return
         if stream.thin and self._fresh and stream.scaler is None:
             passes, rates = self._take(stream), _rates(optimizer)
-            self._arrears.append(
-                _Thin(stream, stream.step, self.update, passes, rates, stream.carried(), start - self._began)
-            )
+            self._arrears.append(_Thin(stream, stream.step, self.update, passes, rates, start - self._began))
         elif closure and not self._fresh:
-            self._settle()
             # The closure runs inside the step: losses and gradients are there only afterwards.
             stream.live = self._live(stream, ())
         else:
-            self._settle()
             row = self._before(stream, skipped=False)
             if self._act is not None and row is not None and stream.live is not None:
                 self.cost += self._clock() - start
@@ -352,7 +348,6 @@ class Measure:
         start = self._clock()
         stream = self._stream(optimizer)
         if stream is not None:
-            self._settle()
             self._before(stream, skipped=True)
             self._finish(stream)
         self.cost += self._clock() - start
@@ -364,7 +359,7 @@ class Measure:
         passes = self._take(stream)
         step, burst, every, numbers = stream.step, stream.burst, self.budget.every, stream.numbers
         weights = stream.live.weights_before if stream.live is not None else None
-        live = self._live(stream, tuple(one.root for one in passes), weights)
+        live = self._live(stream, tuple(Root(value=one.value) for one in passes), weights)
         if stream.norms is None and burst.due("often", step, every):
             self._gradients(stream, live)
         fill(live, gradient_norms=stream.norms, clipped=stream.clipped)
@@ -407,18 +402,26 @@ class Measure:
             if self._waits(stream):
                 self._send(stream, numbers)
             else:
-                self._on_row(self._row(stream, _to_host(numbers), stream.trouble))
+                row = self._row(stream, _to_host(numbers), stream.trouble)
+                if self._act is None and self._patient and not stream.trouble:
+                    self._arrears.append(row)
+                else:
+                    self._settle()
+                    self._on_row(row)
+        was_thin = stream.thin
+        if not was_thin:
+            stream.numbers, stream.norms, stream.live, stream.trouble = {}, None, None, False
+        stream.clipped, stream.scaler, stream.step = False, None, step + 1
+        calm = self._act is None and not self._waits(stream)
+        stream.thin = calm and not stream.burst.due("often", step + 1, self.budget.every)
         grad = stream.grad
-        if grad is not None:
+        if grad is not None and not stream.thin:  # a thin step does not look, so there is nothing to remember for it
             grad.remember()
-            if grad.version < 0 and not stream.thin:  # this parameter took no part; another one tells more
+            if grad.version < 0 and not was_thin:  # this parameter took no part; another one tells more
                 grad = stream.grad = next((_Grad(p) for p in stream.parameters if p.grad is not None), grad)
                 grad.remember()
             grad.kept = grad.version >= 0
             self._any_kept = self._any_kept or grad.kept
-        stream.numbers, stream.norms, stream.live, stream.trouble = {}, None, None, False
-        stream.clipped, stream.scaler, stream.step = False, None, step + 1
-        stream.thin = self._act is None and not stream.burst.due("often", step + 1, self.budget.every)
         self._all_thin = stream.thin and (len(self._streams) == 1 or all(s.thin for s in self._streams.values()))
         self.batch = None
         self.update += 1
@@ -429,14 +432,22 @@ class Measure:
             self.budget.spent(self.cost - self._cost_before, now - self._account)
             self._account, self._cost_before = now, self.cost
 
+    @property
+    def _patient(self) -> bool:
+        """Whether rows may wait: not among the first, where a person waits for the first word."""
+        return self.update >= IMPATIENT
+
     def _settle(self) -> None:
         """Make and hand on the rows of the thin steps, in their order."""
         arrears, self._arrears = self._arrears, []
         for thin in arrears:
+            if isinstance(thin, Signal):
+                self._on_row(thin)
+                continue
             stream = thin.stream
             live = Live(
                 stream=stream.name, step=thin.step, update=thin.update, learning_rates=thin.rates,
-                roots=tuple([one.root for one in thin.passes]), carried=thin.carried,
+                roots=tuple([Root(value=one.value) for one in thin.passes]),
             )  # fmt: skip
             numbers: Numbers = {}
             for sensor in self._step_sensors:

@@ -11,9 +11,6 @@ from trimtab.report.page import show
 if TYPE_CHECKING:
     from rich.console import Console
 
-OURS = "trimtab_"
-"""Signals about Trimtab itself, such as the time it took, differ between any two runs."""
-
 
 def print_comparison(console: Console, found: Comparison) -> None:
     """Print what a person asks of two runs, the most telling first."""
@@ -33,7 +30,7 @@ def print_comparison(console: Console, found: Comparison) -> None:
     values = [
         (_named(v.stream, v.signal), f"{show(v.a)} (step {v.step_a})", f"{show(v.b)} (step {v.step_b})")
         for v in found.last_values
-        if show(v.a) != show(v.b) and not v.signal.startswith(OURS)
+        if show(v.a) != show(v.b)
     ]
     if values:
         console.print(_show.text("\nLast values that differ", "bold"))
@@ -64,7 +61,7 @@ def _print_signals(console: Console, found: Comparison) -> None:
                 f" By more than {found.tolerance:g}: {_named(beyond.stream, beyond.signal)} at {_at(beyond.beyond)}."
             )
     console.print(_show.text(f"\n{words}"))
-    parted = [p for p in found.partings if p.first is not None and not p.signal.startswith(OURS)]
+    parted = [p for p in found.partings if p.first is not None]
     rows = [(_named(p.stream, p.signal), f"{p.compared:,}", _at(p.first), _at(p.beyond)) for p in parted]
     if rows:
         console.print(_show.table(["signal", "steps compared", "first bit", f"more than {found.tolerance:g}"], rows))
