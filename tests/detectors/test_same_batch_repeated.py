@@ -25,9 +25,7 @@ def test_eight_are_a_warning_and_thirty_two_an_error():
     first, second = opened(SameBatchRepeated(), batches(*range(10), *[99.0] * 40))
     assert (first.step, first.since_step, first.severity) == (17, 10, Severity.WARNING)
     assert (second.step, second.event, second.severity) == (41, "worsened", Severity.ERROR)
-    assert first.summary == (
-        "the same batch in 8 measured updates up to step 17 (the batch handed over); it changed before"
-    )
+    assert first.summary == ("the same batch for 8 updates up to step 17 (the batch handed over); it changed before")
 
 
 def test_a_batch_that_never_changed_is_info_unless_the_loader_has_more():
@@ -68,22 +66,28 @@ def test_targets_and_inputs_together_do():
 
 
 def test_inputs_that_are_measured_now_and_then_must_agree_twice():
-    changing, stuck = [float(n) for n in range(37)], [99.0] * 40
+    changing, stuck = [float(n) for n in range(21)], [99.0] * 40
     first, *_ = opened(SameBatchRepeated(), graphs(changing + stuck, changing + stuck, every=8, **ROWS))
-    assert (first.step, first.since_step) == (48, 40)
-    sorted_labels = graphs(changing + stuck, [float(n) for n in range(77)], every=8, **ROWS)
+    assert (first.step, first.since_step) == (32, 21)
+    sorted_labels = graphs(changing + stuck, [float(n) for n in range(61)], every=8, **ROWS)
     assert opened(SameBatchRepeated(), sorted_labels) == []
 
 
-def test_without_inputs_repeated_targets_count_only_when_they_changed_and_are_mixed():
-    def targets(*values, **more):
-        return [row(step, {"target_fingerprint": value, **more}) for step, value in enumerate(values)]
+def targets(*values):
+    return [row(step, {"target_fingerprint": value}) for step, value in enumerate(values)]
 
-    mixed = {"batch_rows": 32, "label_entropy": 1.2}
-    assert opened(SameBatchRepeated(), targets(*range(20), *[9.5] * 10, **mixed))[0].step == 27
-    for constant in (targets(*[9.5] * 30, **mixed), targets(*range(20), *[9.5] * 10, batch_rows=2, label_entropy=0.6)):
+
+def test_without_inputs_repeated_targets_count_only_when_no_two_were_ever_alike():
+    assert opened(SameBatchRepeated(), targets(*range(40), *[99.5] * 10))[0].step == 47
+    for constant in (targets(*[9.5] * 30), targets(*range(20), *[9.5] * 10), targets(0, 0, *range(60), *[9.5] * 10)):
         assert opened(SameBatchRepeated(), constant) == []
         assert "without inputs that proves nothing here" in reasons(SameBatchRepeated(), constant)[0]
+
+
+def test_where_few_updates_are_measured_three_measurements_are_enough():
+    thin = [row(8 * step, {"target_fingerprint": float(min(step, 40))}) for step in range(60)]
+    first, *_ = opened(SameBatchRepeated(), thin)
+    assert (first.step, first.since_step, first.evidence["updates"]) == (8 * 42, 8 * 40, 17.0)
 
 
 def test_without_targets_inputs_are_judged_alone():

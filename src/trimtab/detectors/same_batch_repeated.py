@@ -32,8 +32,9 @@ class SameBatchRepeated(Detector):
     False alarms.
     A training on the full data at every update sees one batch by design; without a sign that there is more data it is
     reported as info. Targets alone prove nothing where they are constant by design (a GAN's ones, the ramp of a
-    contrastive loss, labels in sorted order), so inputs must agree with them. A batch that is used several times on
-    purpose (policy gradients) is measured by its own habit: the run must be twice the longest earlier one.
+    contrastive loss, labels in sorted order), so inputs must agree with them, unless the targets had changed at every
+    measurement before. A batch that is used several times on purpose (policy gradients) is measured by its own habit:
+    the run must be twice the longest earlier one.
 
     What to try.
     Make the iterator once, outside the loop, and go through it; shuffle; look at the sampler and the cache.
@@ -50,13 +51,12 @@ class SameBatchRepeated(Detector):
     """So many updates in a row: shuffled batches of two rows and two classes agree that often once in 16,000 runs of
     eight, and never in their inputs."""
     many: int = 32
-    """After so many the training is about one batch, whatever it meant to be."""
+    """After so many updates the training is about one batch, whatever it meant to be; and after so many changes without
+    a single repeat it is clear that repeats do not come by chance."""
+    sampled: int = 3
+    """So many measurements are enough where not every update is measured and none of `many` before was a repeat."""
     habit: float = 2.0
     """A batch may be used so many times as long as any batch before it."""
-    enough_rows: float = 16.0
-    """Rows from which on repeated targets prove a repeated batch by themselves, if they had changed before ..."""
-    enough_entropy: float = 0.5
-    """... and are mixed, in nats: 16 rows of two classes at 80:20 come in the same order once in 3,000 batches."""
 
     def detect(self, trace: Trace) -> Finding | Unknown | None:
         batch, target, inputs = trace.fold(_BATCH), trace.fold(_TARGET), trace.fold(_INPUT)
@@ -68,28 +68,40 @@ class SameBatchRepeated(Detector):
             run, told = inputs, "inputs"
         else:
             return self.unknown(trace, "no batch was handed over, and the graph shows neither targets nor inputs")
-        if run.length < self.updates:
+        since = run.since
+        never_twice = run.runs >= self.many and run.longest_before == 1
+        enough = run.length >= self.updates or (run.length >= self.sampled and never_twice)
+        if (
+            not enough
+            or trace.step - since + 1 < self.updates
+            or (run.runs and run.length < self.habit * run.longest_before)
+        ):
             return None
-        since, length = run.since, run.length
         if run is target:
-            if inputs.length == 0:
+            given = trace.window("input_fingerprint", trace.step - since + 1)[1]
+            if len(given) < 2 and not never_twice:
+                reason = "the targets repeat, and without inputs that proves nothing here"
+                return None if inputs.length else self.unknown(trace, reason)
+            if len(given) < 2:
                 told = "targets"
-                if not self._targets_prove_it(trace, target):
-                    return self.unknown(trace, "the targets repeat, and without inputs that proves nothing here")
-            else:
-                since = max(target.since, inputs.since)
-                length = min(trace.step - since + 1, target.length)
-                if inputs.length < 2 or trace.last_step("input_fingerprint") <= since or length < self.updates:
+            elif given.count(given[0]) < len(given):
+                since = inputs.since
+                if trace.last_step("input_fingerprint") == since or trace.step - since + 1 < self.updates:
                     return None
-        rows, loader = trace.scalar("batch_rows"), trace.scalar("loader_rows")
-        if run.runs and length < self.habit * run.longest_before:
-            return None
+        return self._finding(trace, run, since, told)
+
+    def _finding(self, trace: Trace, run: Run, since: int, told: str) -> Finding:
+        rows, loader, updates = trace.scalar("batch_rows"), trace.scalar("loader_rows"), trace.step - since + 1
         more_data = rows is not None and loader is not None and loader > rows
         if run.runs or more_data:
-            severity = Severity.ERROR if length >= self.many else Severity.WARNING
+            severity = Severity.ERROR if updates >= self.many else Severity.WARNING
         else:
             severity = Severity.INFO
-        evidence: dict[str, float | str] = {"updates": float(length), "changed_before": float(run.runs > 0), "by": told}
+        evidence: dict[str, float | str] = {
+            "updates": float(updates),
+            "changed_before": float(run.runs > 0),
+            "by": told,
+        }
         if rows is not None:
             evidence["batch_rows"] = rows
         if loader is not None:
@@ -100,14 +112,9 @@ class SameBatchRepeated(Detector):
         return self.finding(
             trace,
             severity=severity,
-            summary=f"the same batch in {length} measured updates up to step {trace.step} ({told}); {reason}",
-            measured=float(length),
+            summary=f"the same batch for {updates} updates up to step {trace.step} ({told}); {reason}",
+            measured=float(updates),
             threshold=float(self.updates),
             evidence=evidence,
             since_step=since,
         )
-
-    def _targets_prove_it(self, trace: Trace, target: Run) -> bool:
-        rows, entropy = trace.scalar("batch_rows"), trace.scalar("label_entropy")
-        mixed = entropy is not None and entropy > self.enough_entropy
-        return mixed and rows is not None and rows >= self.enough_rows and target.runs >= self.updates
