@@ -13,9 +13,9 @@ from tests.detectors.kit import BY_CODE, Story, row, stories
 from tests.traces.make import files
 from trimtab.detectors import DETECTORS, Detector, MilestoneMissed
 from trimtab.judge import History, Judge, replay
+from trimtab.milestone import Milestone
 from trimtab.records import Finding, Severity, Unknown
 from trimtab.sensors import SENSORS
-from trimtab.milestone import Milestone
 from trimtab.trace import Trace
 
 HEADINGS = ("What it sees.", "Why it matters.", "Evidence it shows.", "False alarms.", "What to try.", "Since.")

@@ -50,7 +50,7 @@ def test_a_sum_that_is_divided_by_hand_is_a_mean():
 @pytest.mark.parametrize(
     ("story", "reason"),
     [
-        (rows([{"loss": 2.0, "parameter_reached": [1]}]), "the loss function was not recognised"),
+        (rows([{"loss": 2.0, "parameter_reached": [1]}]), "the loss is not recognised, or other terms are added"),
         (rows([{"loss": 2.0}, {"loss": 2.0, "chance_level": TEN}]), "the chance level of the first loss is not known"),
         (start(math.nan), "that loss is not finite"),
         (start(math.inf), "that loss is not finite"),

@@ -35,7 +35,7 @@ def test_a_batch_that_never_changed_is_info_unless_the_loader_has_more():
     )
     first, *_ = opened(SameBatchRepeated(), batches(*[5.0] * 60, **ROWS))
     assert first.severity == Severity.WARNING
-    assert first.summary.endswith("it never changed, and the loader has 1e3 rows where the batch has 64")
+    assert first.summary.endswith("it never changed, and the loader has 1000 rows where the batch has 64")
 
 
 def test_it_resolves_when_the_batch_changes():

@@ -114,12 +114,14 @@ def update_before(trace: Trace) -> float | None:
 
 
 def number(value: float) -> str:
-    """Write a number as a person would: three digits, '3.1e4' and not '3.1e+04'."""
+    """Write a number as a person would: three digits, '2980', '3.1e4' and not '3.1e+04'."""
     if not math.isfinite(value):
         return str(value)
     text = f"{value:.3g}"
     mantissa, _, exponent = text.partition("e")
-    return f"{mantissa}e{int(exponent)}" if exponent else text
+    if not exponent:
+        return text
+    return f"{float(text):.0f}" if exponent == "+03" else f"{mantissa}e{int(exponent)}"
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:

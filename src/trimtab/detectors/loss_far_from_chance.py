@@ -53,7 +53,9 @@ class LossFarFromChance(Detector):
             return self.unknown(trace, "the loss was not measured")
         known, chances = trace.first("chance_level", 1)
         if not known or isinstance(chances[0], tuple):
-            return self.unknown(trace, "the chance level is not known: the loss function was not recognised")
+            return self.unknown(
+                trace, "the chance level is not known: the loss is not recognised, or other terms are added to it"
+            )
         loss, chance, terms = values[0], chances[0], trace.scalar("loss_terms") or 1.0
         if known[0] != steps[0] or not math.isfinite(loss) or chance <= 0:
             return self.unknown(trace, "the chance level of the first loss is not known, or that loss is not finite")
