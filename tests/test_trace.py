@@ -281,7 +281,9 @@ def from_scratch(fold, path: list[Signal]):
 @settings(max_examples=120, deadline=None)
 @given(MOVES)
 def test_after_any_rewinds_every_fold_is_what_it_would_be_from_scratch(moves):
-    trace, path = play(moves, ALL_FOLDS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "SNAPSHOT_EVERY", 2)
+        trace, path = play(moves, ALL_FOLDS)
     for fold in ALL_FOLDS:
         assert repr(trace.fold(fold)) == repr(from_scratch(fold, path))
 

@@ -76,17 +76,18 @@ class ParametersNeverChanged(Detector):
         if 0.0 not in moved:
             return None
         names, last = trace.labels("update_norms"), trace.last("update_norms", self.measurements)
-        still = _all_zero(last[1], [index for index, norm in enumerate(moved) if norm == 0.0])
+        trainable = self._trainable(trace, names, 1)
+        still = _all_zero(last[1], [i for i, norm in enumerate(moved) if norm == 0.0 and trainable[i]])
         still = _all_zero(trace.first("update_norms", self.measurements)[1], still)
-        trainable = self._trainable(trace, names)
-        still = [index for index in still if trainable[index]]
         if not still or self._rates_are_zero(trace, last[0][0]):
             return None
         if len(last[0]) < self.measurements:
             return self.unknown(
                 trace, f"some tensors have not moved yet; {self.measurements} measured updates are needed to judge"
             )
-        return self._report(trace, names, still, sum(trainable))
+        all_along = self._trainable(trace, names, self.measurements)
+        still = [index for index in still if all_along[index]]
+        return self._report(trace, names, still, sum(trainable)) if still else None
 
     def _report(self, trace: Trace, names: Sequence[str], still: Sequence[int], trainable: int) -> Finding:
         because = self._reasons(trace, names, still)
@@ -139,10 +140,10 @@ class ParametersNeverChanged(Detector):
             groups.setdefault(reason, []).append(names[index])
         return groups
 
-    def _trainable(self, trace: Trace, names: Sequence[str]) -> list[bool]:
-        """Say for each tensor whether it required a gradient in all of the last measurements, as far as is known."""
+    def _trainable(self, trace: Trace, names: Sequence[str], measurements: int) -> list[bool]:
+        """Say for each tensor whether it required a gradient in the latest measurements, as far as is known."""
         places = {name: index for index, name in enumerate(trace.labels("parameter_trainable"))}
-        rows = [row for row in trace.last("parameter_trainable", self.measurements)[1] if isinstance(row, tuple)]
+        rows = [row for row in trace.last("parameter_trainable", measurements)[1] if isinstance(row, tuple)]
         known = [places.get(name, -1) for name in names]
         return [place < 0 or all(row[place] for row in rows) for place in known]
 
