@@ -249,7 +249,7 @@ ROW = st.fixed_dictionaries({}, optional=dict.fromkeys(sorted({fold.reads for fo
 MOVES: st.SearchStrategy[Any] = st.lists(
     st.one_of(
         st.tuples(st.just("row"), st.integers(0, 3), ROW),
-        st.tuples(st.just("back"), st.integers(0, 60), st.just({})),
+        st.tuples(st.just("back"), st.integers(0, 4) | st.integers(0, 60), st.just({})),
     ),
     max_size=150,
 )  # fmt: skip
@@ -296,6 +296,15 @@ def test_after_any_rewinds_every_series_is_what_it_would_be_from_scratch(moves):
         kept = [(signal.step, signal.values[name]) for signal in path if name in signal.values]
         assert repr(list(zip(*trace.window(name, 10**6), strict=True))) == repr(kept)
         assert trace.count(name) == len(kept)
+
+
+def test_a_rewind_to_a_step_with_several_rows_keeps_all_of_them(monkeypatch):
+    monkeypatch.setattr(module, "SNAPSHOT_EVERY", 1)
+    trace = Trace(folds=[Everything("loss")])
+    for step in (0, 1, 1, 1, 2):
+        trace.append(row(step, {"loss": float(trace.rows)}))
+    trace.rewind(1)
+    assert trace.fold(Everything("loss")) == ((0, 0.0), (1, 1.0), (1, 2.0), (1, 3.0))
 
 
 @settings(max_examples=80, deadline=None)
