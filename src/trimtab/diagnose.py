@@ -209,9 +209,6 @@ def _replay(run: Run, detectors: Sequence[Detector]) -> tuple[list[Event], _Cove
     rules = [replace(d, milestones=milestones) if isinstance(d, MilestoneMissed) else d for d in detectors]
     notes = run.notes()
     ignores = [Ignore.parse(text) for text in ours.get("ignore") or ()]
-    for note in notes:
-        if note.kind == "ignore":
-            ignores.append(Ignore(code=str(note.facts["code"]), subject=str(note.facts["subject"]), because=note.text))
     events, judge = replay(rules, run.rows(), notes, run.outcomes(), ignores)
     coverage = judge.coverage()
     return events, _Coverage(judged=tuple(coverage.judged), unknown=coverage.unknown, ignored=judge.ignored)

@@ -19,7 +19,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from trimtab import attach, console, discover
 from trimtab.detectors import DETECTORS, MilestoneMissed
 from trimtab.errors import TrainingStopped, UserError, nearest
+from trimtab.handed_over import fields_of, models_of, optimizers_of, value_of
 from trimtab.judge import MAIN, Detector, Event, History, Ignore, Judge, failed
 from trimtab.live import Live, Sensor
 from trimtab.measure import Measure
@@ -123,10 +124,10 @@ class Guard:
         self._config: dict[str, Any] = {
             "config": dict(config or {}),
             "trimtab": {
-                "detectors": {rule.code: _fields(rule) for rule in rules},
+                "detectors": {rule.code: fields_of(rule) for rule in rules},
                 "every": every,
                 "overhead": overhead,
-                "respond": {code: {"action": a.name, **_fields(a)} for code, a in (respond or {}).items()},
+                "respond": {code: {"action": a.name, **fields_of(a)} for code, a in (respond or {}).items()},
                 "ignore": [str(rule) for rule in ignores],
             },
         }
@@ -143,8 +144,8 @@ class Guard:
             SENSORS if sensors is None else sensors,
             self._on_row,
             self._on_failure,
-            models=_models(model),
-            optimizers=_optimizers(optimizer),
+            models=models_of(model),
+            optimizers=optimizers_of(optimizer),
             every=every,
             overhead=overhead,
             act=self._act if respond else None,
@@ -203,7 +204,7 @@ class Guard:
         values: dict[str, Value] = {}
         for name, value in metrics.items():
             key = f"{split}/{name}" if split else name
-            values[key] = _value(key, value)
+            values[key] = value_of(key, value)
             direction = better.get(name) if isinstance(better, Mapping) else better
             if direction is not None and self._metrics.get(key) != direction:
                 if direction not in ("higher", "lower"):
@@ -226,7 +227,7 @@ class Guard:
 
     def ignore(self, code: str, subject: str = "*", *, because: str) -> None:
         """Leave out findings with this code and subject pattern from now on; the report lists it with the reason."""
-        self.judge.ignores.append(self._checked(Ignore(code=code, subject=subject, because=because)))
+        self._checked(Ignore(code=code, subject=subject, because=because))
         self._tell(Note(kind="ignore", step=self._step(), text=because, facts={"code": code, "subject": subject}))
 
     def keep(self, name: str, tensor: torch.Tensor, *, every: int = 1) -> None:
@@ -468,46 +469,3 @@ def ending(error: BaseException | None) -> tuple[str, dict[str, Any]]:
         return "failed", {"exit_code": error.code if isinstance(error.code, int) else 1}
     text = "".join(traceback.format_exception(error))
     return "failed", {"reason": f"{type(error).__name__}: {error}"[:2000], "traceback": text[-8000:]}
-
-
-def _models(model: Any) -> list[Any] | None:
-    import torch
-
-    if model is None:
-        return None
-    models = list(model) if isinstance(model, (list, tuple)) else [model]
-    for one in models:
-        if not isinstance(one, torch.nn.Module):
-            raise UserError(f"Guard: model must be a torch.nn.Module (or a list of them), got {type(one).__name__}")
-    return models
-
-
-def _optimizers(optimizer: Any) -> dict[str, Any] | None:
-    import torch
-
-    if optimizer is None:
-        return None
-    named = dict(optimizer) if isinstance(optimizer, Mapping) else {MAIN: optimizer}
-    for name, one in named.items():
-        inner = getattr(one, "optimizer", one)  # Accelerate and others wrap the real one
-        if not isinstance(inner, torch.optim.Optimizer):
-            raise UserError(f"Guard: optimizer {name!r} must be a torch.optim.Optimizer, got {type(one).__name__}")
-        named[name] = inner
-    return named
-
-
-def _value(name: str, value: Any) -> Value:
-    try:
-        if hasattr(value, "tolist"):
-            value = value.tolist()
-        return tuple(float(part) for part in value) if isinstance(value, (list, tuple)) else float(value)
-    except (TypeError, ValueError):
-        raise UserError(
-            f"record: {name!r} must be a number or a flat sequence of numbers, got {type(value).__name__}"
-        ) from None
-
-
-def _fields(thing: Any) -> dict[str, Any]:
-    if isinstance(thing, type) or not is_dataclass(thing):
-        return {}
-    return {field.name: getattr(thing, field.name) for field in fields(thing) if field.name != "folds"}

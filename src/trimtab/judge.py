@@ -22,6 +22,9 @@ Event = Finding | Unknown
 FAILED_KIND = "trimtab-failed"
 """Kind of the Note that says a part of Trimtab failed; the detector of the same name reads it."""
 
+IGNORE_KIND = "ignore"
+"""Kind of the Note with which a user silences a finding from then on; its facts are a code and a subject pattern."""
+
 MAIN = "main"
 """The stream of the only optimizer, and of everything that the user records about the whole run."""
 
@@ -335,6 +338,10 @@ class History:
         """Announce a note to every stream, or follow an outcome that says that the training went back."""
         if isinstance(record, Note):
             self.notes.append(record)
+            if record.kind == IGNORE_KIND:
+                facts = record.facts
+                rule = Ignore(code=str(facts["code"]), subject=str(facts["subject"]), because=record.text)
+                self.judge.ignores.append(rule)
         elif record.to_step is not None and record.result == "done":
             self.attempt += 1
             for trace in self.traces.values():

@@ -74,7 +74,7 @@ class Respond:
                 action="stop", code=finding.code, subject=finding.subject, stream=finding.stream,
                 attempt=finding.attempt, step=finding.step, result="done", changes="nothing", because=text, stops=True,
             )  # fmt: skip
-            facts = {"action": action.name, "code": finding.code, "at_most": float(used)}
+            facts: dict[str, float | str] = {"action": action.name, "code": finding.code, "at_most": float(used)}
             return Answer(outcome=outcome, note=Note(kind=SPENT_KIND, step=finding.step, text=text, facts=facts))
         self._used[key] = used + 1
         try:

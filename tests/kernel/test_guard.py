@@ -17,10 +17,10 @@ from trimtab import Guard, Notify, Stop, TrainingStopped
 from trimtab.detectors import DETECTORS
 from trimtab.errors import UserError
 from trimtab.judge import replay
+from trimtab.milestone import Milestone
 from trimtab.records import Finding, Severity
 from trimtab.run import Run
 from trimtab.sensors import SENSORS
-from trimtab.milestone import Milestone
 
 
 def net(seed=0):
@@ -53,6 +53,11 @@ def loop(model, optimizer, steps, *, guard=None, zero=True, break_at=None, clip=
 def recorded(path, **what):
     with Guard(path) as guard:
         guard.record(**what)
+
+
+def train_on(guard, model, optimizer, **metrics):
+    guard.record(**metrics)
+    loop(model, optimizer, 10, guard=guard)
 
 
 def codes(events, severity=Severity.WARNING):
@@ -178,8 +183,7 @@ def test_a_spent_budget_stops_the_run_and_says_so(tmp_path):
             milestones=milestones,
         ) as guard,
     ):
-        guard.record(a=0.0, b=0.0)
-        loop(model, optimizer, 10, guard=guard)
+        train_on(guard, model, optimizer, a=0.0, b=0.0)
     assert "response-budget-spent" in codes(guard.events)
 
 
@@ -362,3 +366,19 @@ def test_a_forked_child_does_not_touch_the_run_of_its_parent(tmp_path):
     assert Run(tmp_path / "a").status == "running"
     guard.close()
     assert Run(tmp_path / "a").status == "finished"
+
+
+def test_a_finding_that_is_silenced_later_is_replayed_as_it_was(tmp_path):
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.001)
+    with Guard(tmp_path / "a", model, optimizer, overhead=None) as guard:
+        loop(model, optimizer, 20, guard=guard, zero=False)
+        guard.ignore("gradients-accumulate", because="known")
+        guard.ignore("loss-not-finite", because="the logging is broken")
+        loop(model, optimizer, 20, guard=guard, zero=False, break_at=3)
+    run = Run(tmp_path / "a")
+    events, judge = replay(DETECTORS, run.rows(), run.notes(), run.outcomes())
+    assert repr(events) == repr(guard.events)
+    assert judge.ignored == guard.judge.ignored
+    assert "gradients-accumulate" in codes(events)
+    assert "loss-not-finite" not in codes(events)

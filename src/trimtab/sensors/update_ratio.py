@@ -49,4 +49,5 @@ class UpdateRatio(Base):
 
 def _ratio(moved: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     tiny = torch.finfo(weight.dtype).tiny
-    return torch.linalg.vector_norm(moved) / torch.linalg.vector_norm(weight).clamp(min=tiny)
+    ratio: torch.Tensor = torch.linalg.vector_norm(moved) / torch.linalg.vector_norm(weight).clamp(min=tiny)
+    return ratio
