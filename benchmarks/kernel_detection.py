@@ -6,9 +6,9 @@
 
 Every run is watched as shipped: a Guard without model or optimizer, which finds them itself. A catch is the first
 opened event of a right code, at warning or above, after the onset and within the delay budget of the case
-(`cases/faults.py`, committed before any threshold was tuned). A wrong extra finding is an opened event at warning or above whose code is
-neither right nor a named consequence. Any opened event at warning or above in a healthy run is a false alarm. Finished
-runs are kept beside the results of this commit and skipped when the command is run again.
+(`cases/faults.py`, committed before any threshold was tuned). A wrong extra finding is an opened event at warning or
+above whose code is neither right nor a named consequence. Any opened event at warning or above in a healthy run is a
+false alarm. Finished runs are kept beside the results of this commit and skipped when the command is run again.
 """
 
 from __future__ import annotations

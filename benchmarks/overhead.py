@@ -4,9 +4,9 @@
 
 Arms run in blocks of steps, in turn and in changing order, in one process and on one thread, each with its own model
 and optimizer from the same seed: bare, bare again (the noise), watched as shipped, and watched with every sensor on
-every step. A ratio is the median over rounds of watched / mean of the two bare blocks of the same round; its 95 % interval is
-by bootstrap over rounds. Writing the run folder is included; finding the models before the first step and sealing at
-the end are reported apart. The budget's clock stands still while another arm runs.
+every step. A ratio is the median over rounds of watched / mean of the two bare blocks of the same round; its 95 %
+interval is by bootstrap over rounds. Writing the run folder is included; finding the models before the first step and
+sealing at the end are reported apart. The budget's clock stands still while another arm runs.
 """
 
 from __future__ import annotations
