@@ -187,7 +187,7 @@ def test_every_code_is_explained(capsys, entry):
         for heading in ("What it sees", "Why it matters", "Evidence it shows", "False alarms", "What to try", "Since"):
             assert f"\n{heading}\n" in out
         assert all(threshold.name in out and threshold.text for threshold in entry.thresholds)
-        assert all(cause in out for cause in entry.causes)
+        assert all(cause in out and f"{decibans:+g} dB" in out for cause, decibans, _ in entry.causes)
 
 
 def test_a_docstring_is_split_at_its_headings_and_freed_of_line_ends():

@@ -46,9 +46,9 @@ def _explain(
         console.print()
         console.print(_show.table(["threshold", "default", "meaning"], rows, right=["default"], wrap="meaning"))
     if entry.causes:
-        weights = [(cause, f"{decibans:+g} dB") for cause, decibans in entry.causes.items()]
+        weights = [(cause, f"{decibans:+g} dB", when) for cause, decibans, when in entry.causes]
         console.print()
-        console.print(_show.table(["speaks for or against", "weight"], weights, right=["weight"]))
+        console.print(_show.table(["speaks for or against", "weight", "seen"], weights, right=["weight"], wrap="seen"))
     if entry.facts:
         console.print()
         console.print(_show.table(["", " "], list(entry.facts.items()), wrap=" "))

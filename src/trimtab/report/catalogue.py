@@ -48,7 +48,7 @@ class Entry:
         summary: its first sentence.
         headings: heading -> text, in the order of the docstring; a docstring without headings has the heading "".
         thresholds: of a detector.
-        causes: of a detector: cause -> decibans, for the hypotheses that weigh its findings.
+        causes: of a detector: (cause, decibans, when) for each weight that a hypothesis gives its findings.
         facts: what else there is to say, name -> text.
     """
 
@@ -57,7 +57,7 @@ class Entry:
     summary: str
     headings: Mapping[str, str] = field(default_factory=dict)
     thresholds: tuple[Threshold, ...] = ()
-    causes: Mapping[str, float] = field(default_factory=dict)
+    causes: tuple[tuple[str, float, str], ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -119,12 +119,12 @@ def _unbroken(paragraph: str) -> str:
 def _detector(rule: Any) -> Entry:
     documentation = inspect.getdoc(type(rule)) or ""
     texts = _field_texts(type(rule))
-    causes = {
-        hypothesis.cause: weight.decibans
+    causes = [
+        (hypothesis.cause, weight.decibans, str(weight))
         for hypothesis in HYPOTHESES
         for weight in hypothesis.evidence
-        if weight.code == rule.code and not weight.absent
-    }
+        if weight.code == rule.code
+    ]
     return Entry(
         kind="detector",
         code=rule.code,
@@ -135,7 +135,7 @@ def _detector(rule: Any) -> Entry:
             for one in fields(rule)
             if one.name not in _MACHINERY
         ),
-        causes=dict(sorted(causes.items(), key=lambda item: -item[1])),
+        causes=tuple(sorted(causes, key=lambda item: -item[1])),
         facts={
             "reads": ", ".join(rule.reads) or "every row",
             "excused by a note of kind": ", ".join(rule.excused_by) or "none",
