@@ -87,6 +87,11 @@ def attached(listener: Points) -> Iterator[None]:
         detach(listener)
 
 
+def listeners() -> tuple[Points, ...]:
+    """Return who is attached now."""
+    return tuple(_listeners)
+
+
 def attach(listener: Points) -> None:
     """Tell `listener` about every training step of this process from now on."""
     if not _listeners:

@@ -46,6 +46,12 @@ log = logging.getLogger("trimtab")
 ASSURE_AFTER = 50
 """After so many updates one line says what was judged and that nothing is wrong, or what is."""
 
+RESERVED = ("ignore", "metric", "weights-loaded", "trimtab-failed", "response-budget-spent")
+"""Kinds of notes that Trimtab writes itself."""
+
+RETRY_AFTER = 256
+"""After a row that could not be written, writing is tried again so many rows later."""
+
 Better = Literal["higher", "lower"]
 
 
@@ -132,14 +138,17 @@ class Guard:
             },
         }
         self._writer: RunWriter | None = None
-        self._write_failed = False
+        self._cannot_open = False
+        self._write_failures: set[str] = set()
+        self._no_rows_until = 0
         self._unanswered: list[Finding] = []
         self._stopping: TrainingStopped | None = None
         self._metrics: dict[str, str] = {}
         self._kept: dict[str, int] = {}
         self._failures = 0
         self._rows = 0
-        self._assured = self._closed = self._broken = False
+        self._assured = self._closed = self._closing = self._broken = False
+        self._last_value = getattr(sys, "last_value", None)
         self.measure = Measure(
             SENSORS if sensors is None else sensors,
             self._on_row,
@@ -158,6 +167,7 @@ class Guard:
         self.step_ended = self.measure.step_ended
         self.step_skipped = self.measure.step_skipped
         console.speak()
+        self._supersede()
         if not lazily:
             self._open()
         attach.attach(self)
@@ -221,6 +231,8 @@ class Guard:
         A rule that declares this kind as an excuse lowers its findings to info for `steps` updates, or for the rest
         of the run when `steps` is None.
         """
+        if kind in RESERVED:
+            raise UserError(f"note: {kind!r} is a kind that Trimtab writes itself; choose another word")
         step = self._step()
         until = None if steps is None else step + steps
         self._tell(Note(kind=kind, step=step, until=until, text=text, facts=facts))
@@ -234,13 +246,20 @@ class Guard:
         """Store a tensor in the run's `samples/` folder, each `every`-th time it is called for this name."""
         count = self._kept[name] = self._kept.get(name, -1) + 1
         if count % every == 0 and self._writer is not None:
-            self._write("keep", name, self._step(), tensor.detach().cpu().numpy())
+            self._safely("keep", self._keep, str(name), tensor)
+
+    def _keep(self, name: str, tensor: torch.Tensor) -> None:
+        tensor = tensor.detach().cpu()
+        if tensor.is_floating_point() and str(tensor.dtype) not in ("torch.float16", "torch.float32", "torch.float64"):
+            tensor = tensor.float()  # numpy has no bfloat16 and nothing smaller than float16
+        self._write("keep", name, self._step(), tensor.numpy())
 
     def close(self, status: str = "finished", how: Mapping[str, Any] | None = None) -> None:
         """End the run: hand on what is still waiting, say how it ended, restore torch. Safe to call twice."""
         if self._closed or os.getpid() != self._pid:  # a forked child inherits the object but not the run
             return
         self._safely("close", self.measure.flush)
+        self._closing = True
         attach.detach(self)
         self._closed = True
         atexit.unregister(self._at_exit)
@@ -248,6 +267,8 @@ class Guard:
         if self._rows:
             self._safely("close", self._own_row, {"trimtab_seconds": self.measure.cost})
             self._safely("close", self._answer_now, None)
+        updates = self.measure.update
+        self.measure.release()
         if self._writer is None:
             return
         coverage = self.judge.coverage()
@@ -257,7 +278,7 @@ class Guard:
             not_judged=coverage.unknown,
             ignored=dict(self.judge.ignored),
             cost={"seconds": self.measure.cost, "share": self.measure.cost / elapsed if elapsed > 0 else 0.0},
-            updates=self.measure.update,
+            updates=updates,
         )
         self._write("close", status, dict(how or {}))
 
@@ -273,6 +294,8 @@ class Guard:
 
     def step_begins(self, optimizer: torch.optim.Optimizer, closure: bool) -> None:
         """Measure, and stop the training here when a response has asked for it."""
+        if self._unanswered:  # what was found after the last update, or inside its closure
+            self._answer_now(None)
         if self._stopping is not None:
             raise self._stopping
         self.measure.step_begins(optimizer, closure)
@@ -337,7 +360,8 @@ class Guard:
     def _step(self) -> int:
         """Return the step of the main stream now: never before the last row that it wrote."""
         trace = self.history.traces.get(MAIN)
-        latest = self.measure.streams.get(MAIN, self.measure.update - 1)
+        steps = self.measure.streams
+        latest = steps.get(MAIN, max(steps.values(), default=self.measure.update - 1))
         return max(latest, trace.step if trace is not None else 0, 0)
 
     def _act(self, live: Live, row: Signal) -> None:
@@ -354,6 +378,8 @@ class Guard:
             if answer is None:
                 continue
             outcome = replace(answer.outcome, after_rows=self._rows)
+            if self._closing and outcome.stops:
+                outcome = replace(outcome, result="declined", stops=False, because="the run had ended")
             self.outcomes.append(outcome)
             self._write("outcome", outcome)
             self.history.tell(outcome)
@@ -400,23 +426,32 @@ class Guard:
     def _write(self, what: str, *args: Any, **kwargs: Any) -> None:
         if self._writer is None:
             self._open()
-        if self._writer is None or (self._write_failed and what in ("row", "keep")):
+        if self._writer is None or (what == "row" and self._rows < self._no_rows_until):
             return
         try:
             getattr(self._writer, what)(*args, **kwargs)
         except Exception as error:  # noqa: BLE001 - a full disk must not end a training
-            if not self._write_failed:
-                self._write_failed = True
-                log.warning(
-                    "could not write %s to %s (%s); signals are no longer stored, the training goes on",
-                    what, self._writer.path, error,
-                )  # fmt: skip
+            if what == "row":
+                self._no_rows_until = self._rows + RETRY_AFTER
+            if what not in self._write_failures:
+                self._write_failures.add(what)
+                log.warning("could not write a %s to %s (%s); the training goes on", what, self._writer.path, error)
                 self._announce(failed("writer", error, self._step()))
 
     # -- the run folder --------------------------------------------------------------------------------------------
 
+    def _supersede(self) -> None:
+        """Close a Guard that was left open and watches the same training: a cell run twice, a loop that makes one."""
+        mine = {id(o) for o in self.measure.optimizers.values()} | {id(m) for m in self.measure.models}
+        for other in attach.listeners():
+            if isinstance(other, Guard):
+                theirs = {id(o) for o in other.measure.optimizers.values()} | {id(m) for m in other.measure.models}
+                if mine & theirs or (not mine and other.measure.takes_all):
+                    log.warning("the Guard of %s was still open and is closed: another one watches now", other.run_path)
+                    other.close("finished", {"reason": "another Guard took over"})
+
     def _open(self) -> None:
-        if self._writer is not None or self._write_failed:
+        if self._writer is not None or self._cannot_open:
             return
         path, root = self._place
         if path is not None and path.exists():
@@ -427,7 +462,7 @@ class Guard:
         try:
             self._writer = RunWriter.create(root, path=path, config=self._config, **self._facts)
         except OSError as error:
-            self._write_failed = True
+            self._cannot_open = True
             log.warning("cannot create a run folder (%s); the training is watched, but nothing is stored", error)
             return
         if self._opened is not None:
@@ -454,7 +489,8 @@ class Guard:
         return rule
 
     def _at_exit(self) -> None:
-        self.close(*ending(getattr(sys, "last_value", None)))
+        error = getattr(sys, "last_value", None)
+        self.close(*ending(error if error is not self._last_value else None))
 
 
 def ending(error: BaseException | None) -> tuple[str, dict[str, Any]]:

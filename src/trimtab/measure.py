@@ -35,6 +35,11 @@ class _Pass:
     value: float | torch.Tensor
     numbers: Numbers
     scaler: Any = None
+    touched: frozenset[str] | None = None
+
+    def reaches(self, stream: str) -> bool:
+        """Say whether this pass gave a gradient to a stream; one of which that is not known counts for all."""
+        return self.touched is None or stream in self.touched
 
 
 class Measure:
@@ -94,7 +99,7 @@ class Measure:
         self._used: list[_Pass] = []
         self._used_by: set[str] = set()
         self._step_sensors = [s for s in self._at["before"] if s.tier == "step"]
-        self._any_kept = self._all_thin = False
+        self._any_kept = self._all_thin = self._foreign = False
 
     # -- facts for the Guard -------------------------------------------------------------------------------------
 
@@ -107,6 +112,11 @@ class Measure:
     def models(self) -> list[nn.Module]:
         """The root modules."""
         return self._streams.models
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether nothing was handed over, so that every optimizer of the process is watched."""
+        return self._streams.takes_all
 
     @property
     def namings(self) -> int:
@@ -129,7 +139,7 @@ class Measure:
         start = self._clock()
         if self._all_thin:
             first = roots[0]
-            if first.is_cpu and first.numel() == 1 and UNSCALED not in first.__dict__:
+            if len(roots) == 1 and first.is_cpu and first.numel() == 1 and UNSCALED not in first.__dict__:
                 number = first.item()
                 if math.isfinite(number):
                     self._passes += 1
@@ -140,6 +150,7 @@ class Measure:
         root, scaler = _root_of(roots)
         if not self._streams.explored:
             self._streams.explore(root.node)
+            self._passes = 0
         streams = self._streams.all()
         if self._any_kept:
             self._look()
@@ -167,6 +178,9 @@ class Measure:
             for sensor in self._at["backward"]:
                 if sensor.tier != "census" or census:
                     self._read(sensor, live, numbers)
+        if self._several():
+            for stream in streams:
+                stream.mark = stream.where()
         # The graph must not live longer than backward, so its node is not kept.
         self._fresh.append(_Pass(root.value, numbers, scaler))
         if len(self._fresh) > 4096:  # backward passes that no optimizer ever uses must not pile up
@@ -176,13 +190,21 @@ class Measure:
     def backward_ended(self) -> None:
         """Remember the sampled gradients, to see later whether they were zeroed."""
         scaler = self._fresh[-1].scaler if self._fresh else None
-        if not self._any_kept and scaler is None:
+        several = self._several()
+        if not self._any_kept and scaler is None and not several:
             return
         start = self._clock()
-        for stream in self._streams.all():
+        streams = self._streams.all()
+        if several and self._fresh:
+            touched = frozenset(stream.name for stream in streams if stream.where() != stream.mark)
+            if touched:
+                self._fresh[-1].touched = touched
+            elif self._foreign:  # the loss of an optimizer that is none of ours
+                self._fresh.pop()
+        for stream in streams:
             if stream.grad is not None and stream.grad.kept:
                 stream.grad.remember()
-            if scaler is not None:
+            if scaler is not None and self._fresh and self._fresh[-1].reaches(stream.name):
                 stream.scaler = scaler
         self.cost += self._clock() - start
 
@@ -206,7 +228,8 @@ class Measure:
         start = self._clock()
         stream = self._streams.of(optimizer)
         if stream is None:
-            self._fresh = []
+            if not self._foreign:  # from now on each pass is asked whom it reached; for the past ones it is too late
+                self._foreign, self._all_thin, self._fresh = True, False, []
             return
         if stream.thin and self._fresh and stream.scaler is None:
             time = start - self._began
@@ -316,7 +339,7 @@ class Measure:
         if not stream.thin:  # a thin step does not look, so there is nothing to remember for it
             stream.look_again(was_thin)
             self._any_kept = self._any_kept or (stream.grad is not None and stream.grad.kept)
-        self._all_thin = stream.thin and (len(self._streams) == 1 or all(s.thin for s in self._streams.all()))
+        self._all_thin = stream.thin and not self._several()
         self.batch = None
         self.update += 1
         now = self._clock()
@@ -390,13 +413,19 @@ class Measure:
 
     def _take(self, stream: Stream) -> list[_Pass]:
         """Return the backward passes since the last update; one that several optimizers share counts for each."""
-        if self._fresh:
-            self._used, self._fresh, self._used_by = self._fresh, [], {stream.name}
-            return self._used
+        mine = [one for one in self._fresh if one.reaches(stream.name)]
+        if mine:
+            self._fresh = [one for one in self._fresh if not one.reaches(stream.name)]
+            self._used, self._used_by = mine, {stream.name}
+            return mine
         if stream.name not in self._used_by:
             self._used_by.add(stream.name)
-            return self._used
+            return [one for one in self._used if one.reaches(stream.name)]
         return []
+
+    def _several(self) -> bool:
+        """Whether a backward pass may be for somebody else: several streams, or an optimizer that is none of ours."""
+        return self._foreign or len(self._streams) > 1
 
     # -- rows ----------------------------------------------------------------------------------------------------
 
@@ -411,6 +440,11 @@ class Measure:
     def _waits(self, stream: Stream) -> bool:
         """Say whether the numbers of this stream come later: on an accelerator, while nothing acts on them."""
         return self._act is None and bool(stream.parameters) and stream.parameters[0].is_cuda
+
+    def release(self) -> None:
+        """Let go of the training: its optimizers, models and tensors."""
+        self._streams.forget()
+        self._fresh, self._used, self.batch = [], [], None
 
     def flush(self) -> None:
         """Hand on every row that is not yet: those of calm steps, and those that wait for the device."""
@@ -431,15 +465,17 @@ class Measure:
 
 def _root_of(roots: Sequence[torch.Tensor]) -> tuple[Root, Any]:
     """Return the loss without its scale, and the GradScaler that scaled it; read at once where nothing has to wait."""
-    first = roots[0]
     scaler = None
-    value = first
-    if UNSCALED in first.__dict__:
-        value, scaler = first.__dict__[UNSCALED]
-    if not first.is_cpu:
-        return Root(value=value.detach().clone(), node=first.grad_fn), scaler
-    number = value.item() if value.numel() == 1 else value.detach().mean().item()
-    return Root(value=number, node=first.grad_fn), scaler
+    values = []
+    for root in roots:
+        unscaled, scaler = root.__dict__.get(UNSCALED, (root, scaler))
+        values.append(unscaled.detach())
+    node = next((root.grad_fn for root in roots if root.grad_fn is not None), None)
+    if not all(value.is_cpu for value in values):
+        means = [value.float().mean() for value in values]
+        return Root(value=means[0] if len(means) == 1 else torch.stack(means).mean(), node=node), scaler
+    numbers = [value.item() if value.numel() == 1 else value.mean().item() for value in values]
+    return Root(value=sum(numbers) / len(numbers), node=node), scaler
 
 
 def _rates(optimizer: torch.optim.Optimizer) -> tuple[float, ...]:

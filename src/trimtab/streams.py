@@ -6,7 +6,9 @@ whenever an optimizer appears that is not known.
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +17,7 @@ import torch
 from torch import nn
 
 from trimtab import discover, graph
-from trimtab.cadence import Burst
+from trimtab.cadence import FIRST, Burst
 from trimtab.live import Live
 
 Numbers = dict[str, Any]
@@ -43,6 +45,8 @@ class Grad:
         gradient = self.parameter.grad
         if gradient is None or gradient._version != self.version or _place(gradient) != self.place:
             self.kept = False
+        elif gradient.is_cpu and not gradient.is_sparse and not gradient.any():
+            self.kept = False  # zeroed through `.data`, which no version tells
 
 
 def _place(tensor: torch.Tensor) -> int:
@@ -54,12 +58,12 @@ class Stream:
     """What is remembered of one optimizer between its updates."""
 
     name: str
-    optimizer: torch.optim.Optimizer
+    holder: weakref.ref[torch.optim.Optimizer]
     parameters: list[torch.Tensor] = field(default_factory=list)
     group_of: list[int] = field(default_factory=list)
     axes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    signature: tuple[int, int] = (0, 0)
+    signature: tuple[int, ...] = ()
     grad: Grad | None = None
     step: int = 0
     ordered: bool = False
@@ -72,6 +76,19 @@ class Stream:
     trouble: bool = False
     thin: bool = False
     buffers: list[torch.Tensor] = field(default_factory=list)
+    mark: tuple[int, int] = (0, -1)
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The stream's optimizer, which lives as long as one of its steps is looked at."""
+        optimizer = self.holder()
+        assert optimizer is not None
+        return optimizer
+
+    def where(self) -> tuple[int, int]:
+        """Return where the sampled gradient stands and how often it was written to: a backward pass changes it."""
+        gradient = self.grad.parameter.grad if self.grad is not None else None
+        return (0, -1) if gradient is None else (_place(gradient), gradient._version)
 
     def copies(self) -> list[torch.Tensor]:
         """Return copies of the parameters as they are now, in buffers that are used again each time."""
@@ -143,11 +160,22 @@ class Streams:
 
     def all(self) -> Sequence[Stream]:
         """Return the streams in the order in which they were met."""
-        return tuple(self._by_optimizer.values())
+        return tuple([stream for stream in self._by_optimizer.values() if stream.holder() is not None])
 
     def known(self, optimizer: torch.optim.Optimizer) -> Stream | None:
         """Return the stream of an optimizer that was met before."""
-        return self._by_optimizer.get(id(optimizer))
+        stream = self._by_optimizer.get(id(optimizer))
+        return stream if stream is not None and stream.holder() is optimizer else None
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether no optimizer was handed over."""
+        return not self._only
+
+    def forget(self) -> None:
+        """Let go of every optimizer, model and tensor."""
+        self._by_optimizer, self._of_parameter, self._named = {}, {}, {}
+        self.models, self.everything, self.held = [], ([], ()), frozenset()
 
     def holding(self, parameters: Sequence[torch.Tensor]) -> list[Stream]:
         """Return the streams that hold at least one of these parameters."""
@@ -156,20 +184,59 @@ class Streams:
 
     def of(self, optimizer: torch.optim.Optimizer) -> Stream | None:
         """Return the stream of an optimizer, made if it is new; None for one that was not handed over."""
-        stream = self._by_optimizer.get(id(optimizer))
+        stream = self.known(optimizer)
         if stream is None:
-            if self._only and id(optimizer) not in self._only:
+            stream = self._met(optimizer)
+            if stream is None:
                 return None
-            number = len(self._by_optimizer)
-            default = "main" if number == 0 else f"optimizer-{number + 1}"
-            stream = Stream(self._only.get(id(optimizer), default), optimizer)
-            self._by_optimizer[id(optimizer)] = stream
             self.explored = False
         groups = optimizer.param_groups
-        signature = (len(groups), sum(len(group["params"]) for group in groups))
-        if signature != stream.signature:
+        signature: tuple[int, ...]
+        if stream.thin:  # on a thin step it is enough to see that none was added or taken away
+            count = sum([len(group["params"]) for group in groups])
+            changed = stream.signature[:2] != (len(groups), count)
+        else:
+            signature = tuple([id(p) for group in groups for p in group["params"]])
+            signature = (len(groups), len(signature), *signature)
+            changed = signature != stream.signature
             stream.signature = signature
+        if changed:
+            stream.grad, stream.ordered, stream.buffers, stream.thin = None, False, [], False
             self._name(stream)
+            self.explored = False
+        return stream
+
+    def _met(self, optimizer: torch.optim.Optimizer) -> Stream | None:
+        """Return the stream of an optimizer that is new: its own, or that of one which it takes the place of.
+
+        A script that makes its optimizer anew goes on in the same stream. Of optimizers that were handed over, one
+        that holds some of the same parameters is the successor; where none was, one is whose predecessor is gone.
+        """
+        mine = {id(p) for p, _ in discover.held_parameters(optimizer)}
+        if self._only:
+            if id(optimizer) in self._only and id(optimizer) not in self._by_optimizer:
+                stream = Stream(self._only[id(optimizer)], weakref.ref(optimizer))
+                self._by_optimizer[id(optimizer)] = stream
+                return stream
+            heirs = [
+                s for s in self._by_optimizer.values() if s.holder() is None or mine & {id(p) for p in s.parameters}
+            ]
+        else:
+            if any(stream.holder() is not None for stream in self._by_optimizer.values()):
+                gc.collect()  # an optimizer that a scheduler points back to dies only here
+            heirs = [stream for stream in self._by_optimizer.values() if stream.holder() is None]
+        if heirs:
+            stream = max(heirs, key=lambda s: len(mine & {id(p) for p in s.parameters}))
+            self._by_optimizer = {key: one for key, one in self._by_optimizer.items() if one is not stream}
+            stream.holder, stream.signature = weakref.ref(optimizer), ()
+            stream.burst.until = stream.step + FIRST  # what is new is looked at in full, as at the beginning
+        elif self._only:
+            return None
+        else:
+            names = {stream.name for stream in self._by_optimizer.values()}
+            number = len(names) + 1
+            stream = Stream("main" if "main" not in names else f"optimizer-{number}", weakref.ref(optimizer))
+        self._by_optimizer[id(optimizer)] = stream
         return stream
 
     def explore(self, node: Any) -> None:
@@ -181,25 +248,25 @@ class Streams:
         if not self._only:
             for optimizer in discover.outermost(living):
                 held_by_it = discover.held_parameters(optimizer)
-                if id(optimizer) not in self._by_optimizer and any(id(p) in reached for p, _ in held_by_it):
+                if self.known(optimizer) is None and any(id(p) in reached for p, _ in held_by_it):
                     self.of(optimizer)
         self.explored = True
-        held = {id(p) for stream in self._by_optimizer.values() for p in stream.parameters}
+        held = {id(p) for stream in self.all() for p in stream.parameters}
         if self._find_models:
             self.models = discover.models_of(living, held | reached)
         self.loaders = living.loaders
         self._named = discover.names_of(self.models)
         self.held = frozenset(held)
         self.everything = ([p for _, p in self._named.values()], tuple(name for name, _ in self._named.values()))
-        for stream in self._by_optimizer.values():
+        for stream in self.all():
             self._name(stream)
 
     def order(self, node: Any) -> None:
         """Put the parameters of the streams that this graph reaches into forward order, once for each stream."""
-        if all(stream.ordered for stream in self._by_optimizer.values()):
+        if all(stream.ordered for stream in self.all()):
             return
         rank = graph.forward_order(node)
-        for stream in self._by_optimizer.values():
+        for stream in self.all():
             if not stream.ordered and any(id(p) in rank for p in stream.parameters):
                 stream.ordered = True
                 self._name(stream, rank)
@@ -226,8 +293,8 @@ class Streams:
         stream.labels = {name: stream.axes[axis] for name, axis in self._axes.items() if axis in stream.axes}
         if stream.grad is None and held:
             stream.grad = Grad(stream.parameters[len(held) // 2])
-        self.held = frozenset(id(p) for one in self._by_optimizer.values() for p in one.parameters)
+        self.held = frozenset(id(p) for one in self.all() for p in one.parameters)
         self._of_parameter = {}
-        for one in self._by_optimizer.values():
+        for one in self.all():
             for p in one.parameters:
                 self._of_parameter.setdefault(id(p), []).append(one)
