@@ -86,7 +86,7 @@ TOY = System(
         ),
     ),
     # Every optimizer's updates count, and there are two.
-    milestones=lambda config: [Milestone(metric="validation/distance", comparison="<=", value=0.5, by_step=16)],
+    milestones=lambda config: [Milestone(metric="validation/distance", comparison="<=", value=0.5, by_step=8)],
 )
 
 

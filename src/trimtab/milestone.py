@@ -15,7 +15,7 @@ _COMPARISONS: tuple[Comparison, ...] = (">=", "<=", ">", "<")
 class Milestone:
     """A declared check: `metric` must be `comparison` `value` once `by_step` updates are done.
 
-    With several optimizers the updates of all of them count.
+    With several optimizers the updates of the stream "main" count, or of the one that has taken most.
     """
 
     metric: str
