@@ -208,10 +208,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a few rounds, nothing stored: to see that it runs")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    least, most = (3, 3) if options.quick else (60, 600)
+    least, most = (3, 3) if options.quick else (60, 400)
     detail = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, make, block, limit in (("mlp", mlp, 40, most), ("gpt", gpt, 3, most // 2)):
+        for name, make, block, limit in (("mlp", mlp, 40, most // 2), ("gpt", gpt, 3, most)):
             (Path(folder) / name).mkdir()
             detail[name] = measure(make, block, Path(folder) / name, 0, least, max(limit, least))
             print(name, detail[name])
