@@ -179,6 +179,15 @@ def test_the_coverage_says_who_judged_and_why_others_did_not():
     assert str(judge.coverage()) == "judged 1 of 1"
 
 
+def test_many_rules_that_could_not_judge_are_counted_and_not_all_named():
+    never_asked = [Hot(code=f"hot-{name}", reads=("more heat",)) for name in "abcd"]
+    _, judge = replay([Hot(), *never_asked], heats(5))
+    because = "there is no thermometer"
+    assert str(judge.coverage()) == (
+        f"judged 1 of 5; not judged: hot-a ({because}), hot-b ({because}) and 2 more, which `trimtab diagnose` lists"
+    )
+
+
 # --- excuses and ignores ----------------------------------------------------------------------------
 
 

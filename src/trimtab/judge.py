@@ -25,6 +25,9 @@ FAILED_KIND = "trimtab-failed"
 IGNORE_KIND = "ignore"
 """Kind of the Note with which a user silences a finding from then on; its facts are a code and a subject pattern."""
 
+NAMED = 2
+"""A line about what was not judged names so many rules and counts the rest."""
+
 MAIN = "main"
 """The stream of the only optimizer, and of everything that the user records about the whole run."""
 
@@ -112,7 +115,10 @@ class Coverage:
         total = len(self.judged) + len(self.unknown)
         text = f"judged {len(self.judged)} of {total}"
         if self.unknown:
-            text += "; not judged: " + ", ".join(f"{code} ({reason})" for code, reason in sorted(self.unknown.items()))
+            shown = [f"{code} ({reason})" for code, reason in sorted(self.unknown.items())]
+            more = len(shown) - NAMED
+            text += "; not judged: " + ", ".join(shown[:NAMED] if more > 1 else shown)
+            text += f" and {more} more, which `trimtab diagnose` lists" if more > 1 else ""
         return text
 
 
