@@ -54,8 +54,14 @@ def parents(node: Any) -> list[Any]:
 
 
 def saved(node: Any, field: str) -> Any:
-    """Return a saved value of a node, or None where torch does not have it or has freed it."""
+    """Return a saved value of a node, or None where torch does not have it at hand.
+
+    That is so when the field is unknown or freed, and when a saved-tensor hook packed it away: to unpack it would run
+    a checkpointed block again, or bring a tensor back from another place.
+    """
     try:
+        if getattr(getattr(node, f"_raw_saved_{field}", None), "unpack_hook", None) is not None:
+            return None
         return getattr(node, f"_saved_{field}", None)
     except RuntimeError:
         return None

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from trimtab import graph
 
@@ -114,3 +115,27 @@ def test_targets_are_the_ones_that_the_loss_was_given():
     found = graph.find_loss(F.cross_entropy(scores, targets).grad_fn)
     assert torch.equal(graph.targets_of(found), targets)
     assert math.isclose(math.log(7), math.log(graph.saved(found.node, "self").shape[1]))
+
+
+def test_what_a_checkpoint_or_an_offload_packed_away_is_left_there():
+    ran = []
+
+    class Noted(nn.Linear):
+        def forward(self, x):
+            ran.append(1)
+            return super().forward(x)
+
+    x = torch.randn(6, 5)
+    block = nn.Sequential(Noted(5, 5), nn.ReLU())
+    for reentrant in (True, False):
+        ran.clear()
+        out = checkpoint(block, x.clone().requires_grad_(), use_reentrant=reentrant)
+        for node in graph.walk(out.sum().grad_fn):
+            assert graph.saved(node, "result") is None
+            assert graph.saved(node, "mat1") is None
+        assert len(ran) == 1
+    with torch.autograd.graph.save_on_cpu():
+        node = torch.relu(x.clone().requires_grad_()).grad_fn
+    assert graph.saved(node, "result") is None
+    node = torch.relu(x.clone().requires_grad_()).grad_fn
+    assert graph.saved(node, "result") is not None
