@@ -20,7 +20,9 @@ def live(device="cpu", **changes):
     """Return the Live of one healthy step; on the meta device, which has no numbers, every read of one raises."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).to(device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    for parameter in model.parameters():
+        optimizer.state[parameter] = {"exp_avg_sq": torch.ones_like(parameter)}
     x, y = torch.ones(5, 4, device=device), torch.zeros(5, dtype=torch.long, device=device)
     loss = F.cross_entropy(model(x), y)
     node = loss.grad_fn
@@ -43,6 +45,7 @@ def live(device="cpu", **changes):
         "batch": (x, y),
         "weights_before": tuple(p.detach() - 0.5 for p in parameters),
         "carried": 0.0,
+        "scale": 2.0,
         "learning_rates": (0.1,),
         "loaders": ((5, 50),),
     }

@@ -11,7 +11,10 @@ from trimtab.sensors.gradients_carried import GradientsCarried
 from trimtab.sensors.graph_census import GraphCensus
 from trimtab.sensors.learning_rate import LearningRate
 from trimtab.sensors.loss import Loss
+from trimtab.sensors.loss_scale import LossScale
+from trimtab.sensors.moments import Moments
 from trimtab.sensors.optimizer_coverage import OptimizerCoverage
+from trimtab.sensors.precision import Precision
 from trimtab.sensors.update_ratio import UpdateRatio
 
 SENSORS: tuple[Sensor, ...] = (
@@ -25,6 +28,9 @@ SENSORS: tuple[Sensor, ...] = (
     OptimizerCoverage(),
     BatchFingerprint(),
     GraphCensus(),
+    Moments(),
+    LossScale(),
+    Precision(),
 )
 
 __all__ = [
@@ -37,6 +43,9 @@ __all__ = [
     "GraphCensus",
     "LearningRate",
     "Loss",
+    "LossScale",
+    "Moments",
     "OptimizerCoverage",
+    "Precision",
     "UpdateRatio",
 ]

@@ -1,0 +1,57 @@
+"""How large the optimizer believes the gradients to be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from trimtab.cadence import Tier
+from trimtab.live import Live, Point, Reading
+from trimtab.sensors._sensor import Base
+
+_NAMES = ("exp_avg_sq", "square_avg", "sum")
+"""Where Adam and its kin, RMSprop and Adagrad keep the running mean (or sum) of squared gradients."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moments(Base):
+    """`moment_scale`: square root of the mean of the optimizer's second moment of each tensor, in forward order.
+
+    Adam and its kin divide each gradient by it, so while it is far above the gradients the updates are small. 0 for a
+    tensor without a state; absent where the optimizer keeps none (SGD, a factored second moment). As stored, without
+    the correction of the bias. Cost: one multi-tensor norm, on rows of the "norms" tier.
+    """
+
+    name: str = "moments"
+    points: tuple[Point, ...] = ("after",)
+    tier: Tier = "norms"
+    axes: Mapping[str, str] = field(default_factory=lambda: {"moment_scale": "parameters"})
+
+    def read(self, live: Live) -> Reading:
+        """Return the vector on the device."""
+        if live.optimizer is None:
+            return {}
+        found = [_second(live.optimizer.state, parameter) for parameter in live.parameters]
+        present = [moment for moment in found if moment is not None and moment.numel()]
+        if not present:
+            return {}
+        # No square is negative, so the sum of magnitudes is the sum.
+        sums = iter(torch._foreach_norm(present, 1))
+        zero = torch.zeros((), device=present[0].device)
+        means = [
+            next(sums).to(zero) / moment.numel() if moment is not None and moment.numel() else zero for moment in found
+        ]
+        return {"moment_scale": torch.stack(means).sqrt()}
+
+
+def _second(state: Mapping[Any, Any], parameter: torch.Tensor) -> torch.Tensor | None:
+    """Return the second moment of a tensor; `get`, for looking into a `defaultdict` must not write."""
+    own = state.get(parameter, {})
+    for name in _NAMES:
+        moment = own.get(name)
+        if isinstance(moment, torch.Tensor) and moment.shape == parameter.shape and not moment.is_sparse:
+            return moment.detach()
+    return None
