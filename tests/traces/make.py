@@ -1,11 +1,13 @@
 """Writes the stored traces: `python -m tests.traces.make`. They are made up, with numbers as real trainings have them.
 
 Each is a file `<code>/<fires or silent>/<name>.jsonl`: a first line with labels, notes, milestones and the step by
-which the rule must fire, then one row a line. Every silent trace is healthy to all rules.
+which the rule must fire, then one row a line. Every silent trace is healthy to all rules. Files `about_*.py` beside this one
+hold more of them.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import random
@@ -619,7 +621,9 @@ def short(name: str, value: Any) -> Any:
 
 
 def files() -> dict[Path, str]:
-    """Every stored trace and its text."""
+    """Every stored trace and its text, those of the files `about_*.py` included."""
+    for path in sorted(HERE.glob("about_*.py")):
+        importlib.import_module(f"tests.traces.{path.stem}")
     return {HERE / code / kind / f"{name}.jsonl": text_of(make()) for (code, kind, name), make in MADE.items()}
 
 
@@ -635,4 +639,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # the files about_*.py add to the module that they import, which is not this one when it is run as a script
+    importlib.import_module("tests.traces.make").main()
