@@ -6,15 +6,26 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-Tier = Literal["step", "often", "norms", "census", "trouble"]
-"""How often: every step; every step unless steps are so short that it would cost too much, then every few; every k-th
-step and all of the first ones (a "full" row); on the first steps and when the graph is new; only on a row whose loss or
-gradient is not finite."""
+Tier = Literal["step", "often", "norms", "layers", "pairs", "census", "trouble"]
+"""How often:
+
+- "step": every step;
+- "often": every step unless steps are so short that it would cost too much, then every few;
+- "norms": every k-th step and all of the first ones (a "full" row);
+- "layers": the very first steps and every fourth full row, for what looks into the layers;
+- "pairs": a step that is due for "layers" and the one just after it, for what compares two steps in a row;
+- "census": on the first steps and when the graph is new;
+- "trouble": only on a row whose loss or gradient is not finite.
+"""
 
 FIRST = 32
 """Every one of the first so many steps of a stream is measured in full: most wiring faults show at once."""
 BURST = 8
 """So many steps are measured in full after something suspicious."""
+LOOKS = 8
+"""On each of the first so many steps the layers are looked into."""
+SELDOM = 4
+"""After that in every so many-th full row: reading what a layer gave costs several times as much as a gradient norm."""
 SUSPICIOUS = 10.0
 """A gradient norm so many times its running mean is suspicious (the mean is over about 20 steps, in the logarithm)."""
 OFTEN = 8
@@ -33,7 +44,11 @@ class Burst:
     log_mean: float = math.nan
 
     def due(self, tier: Tier, step: int, every: int) -> bool:
-        """Say whether sensors of the tier step, often or norms are read, with one full row in `every` steps."""
+        """Say whether sensors of a tier other than census or trouble are read, with one full row in `every` steps."""
+        if tier == "layers":
+            return step < LOOKS or step % (SELDOM if step < FIRST or step <= self.until else SELDOM * every) == 0
+        if tier == "pairs":
+            return self.due("layers", step, every) or self.due("layers", step - 1, every)
         if tier == "step" or step < FIRST or step <= self.until:
             return True
         return step % (every if tier == "norms" else max(every // OFTEN, 1)) == 0

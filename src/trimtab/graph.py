@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,6 +155,208 @@ def forward_order(root: Any) -> dict[int, int]:
                 used = _sequence(node)
                 first_use[id(variable)] = min(used, first_use.get(id(variable), used))
     return {key: rank for rank, key in enumerate(sorted(first_use, key=lambda key: first_use[key]))}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """What one operation of the forward pass gave or was given, as the graph saved it: references, to be read at once.
+
+    Attributes:
+        label: the module whose parameter stands nearest before it and the kind, such as "body.0>relu"; the second one
+            of a kind after the same module is "body.0>relu#2". The same from step to step.
+        kind: "relu" (exactly 0 below its threshold), "leaky", "gelu", "silu", "elu", "softplus", "tanh", "sigmoid",
+            "linear" (also convolutions), "softmax", or "sdpa" (`scaled_dot_product_attention`).
+        result: what relu, tanh, sigmoid and softmax returned; None for the others, and for a relu that saved its input.
+        given: what the others were given, before the operation: of "linear" its input.
+        attention: a softmax whose result weighs other activations, or an sdpa.
+        query, key, value: of an sdpa (..., L, D), (..., S, D), (..., S, D'); of a softmax over dot products the query
+            and key, where they can be read.
+        mask: of an sdpa, boolean or added, or None.
+        causal: of an sdpa.
+        scale: what the dot products are multiplied by; None where that cannot be read.
+    """
+
+    label: str
+    kind: str
+    result: torch.Tensor | None = None
+    given: torch.Tensor | None = None
+    attention: bool = False
+    query: torch.Tensor | None = None
+    key: torch.Tensor | None = None
+    value: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
+    causal: bool = False
+    scale: float | None = None
+
+
+MOST_LAYERS = 256
+"""No more than so many layers of one graph are looked into, the first ones of the forward pass."""
+MOST_ALIKE = 4
+"""An operation that follows the same module more often than this, such as in a recurrence, is passed over."""
+
+_ACTIVATIONS = {
+    "ReluBackward0": ("relu", "result"),
+    "ThresholdBackward0": ("relu", "self"),
+    "HardtanhBackward0": ("relu", "self"),
+    "ClampBackward1": ("relu", "self"),
+    "ClampMinBackward0": ("relu", "self"),
+    "LeakyReluBackward0": ("leaky", "self"),
+    "PreluKernelBackward0": ("leaky", "self"),
+    "GeluBackward0": ("gelu", "self"),
+    "SiluBackward0": ("silu", "self"),
+    "EluBackward0": ("elu", "self"),
+    "SoftplusBackward0": ("softplus", "self"),
+    "TanhBackward0": ("tanh", "result"),
+    "SigmoidBackward0": ("sigmoid", "result"),
+    "SoftmaxBackward0": ("softmax", "result"),
+    "SafeSoftmaxBackward0": ("softmax", "result"),
+    "AddmmBackward0": ("linear", "mat1"),
+    "MmBackward0": ("linear", "self"),
+    "LinearBackward0": ("linear", "input"),
+    "ConvolutionBackward0": ("linear", "input"),
+}
+"""Node name -> kind and the saved field to read."""
+_FLOOR = {"HardtanhBackward0": "min_val", "ClampBackward1": "min", "ClampMinBackward0": "min"}
+"""Node name -> the saved field that must be 0 for the node to be a relu."""
+_PRODUCTS = {"BmmBackward0": ("self", "mat2", 0), "MmBackward0": ("self", "mat2", 0)}
+"""Node name of a product -> the fields of its two factors, and the edge of the first."""
+_ON_THE_WAY = _SHAPE_ONLY | {"MulBackward0", "MulBackward1", "DivBackward0", "NativeDropoutBackward0"}
+_MASKING = {"AddBackward0", "SubBackward0", "MaskedFillBackward0", "MaskedFillBackward1", "WhereBackward0"}
+
+
+def layers(root: Any, names: Mapping[int, tuple[str, Any]]) -> tuple[list[Layer], bool]:
+    """Return the layers that a graph passed through in forward order, and whether a compiled part hides some.
+
+    Args:
+        root: the node of the loss.
+        names: id(parameter) -> its name first, to name a layer by its module.
+    """
+    found: list[tuple[int, Any]] = []
+    weighing: set[Any] = set()
+    compiled = False
+    for node in walk(root):
+        name = type(node).__name__
+        if name in _ACTIVATIONS or name.startswith("ScaledDotProduct"):
+            found.append((_sequence(node), node))
+        if name in _PRODUCTS:
+            weighing.update(_softmaxes_before(node, _PRODUCTS[name][2]))
+        compiled = compiled or name.startswith("CompiledFunction")
+    seen: dict[str, int] = {}
+    result: list[Layer] = []
+    for _, node in sorted(found, key=lambda pair: pair[0]):
+        if len(result) == MOST_LAYERS:
+            break
+        facts = _facts(node, node in weighing)
+        if facts is None:
+            continue
+        label = f"{_owner(node, names)}>{facts['kind']}".removeprefix(">")
+        count = seen[label] = seen.get(label, 0) + 1
+        if count <= MOST_ALIKE:
+            result.append(Layer(label=label if count == 1 else f"{label}#{count}", **facts))
+    return result, compiled
+
+
+def _facts(node: Any, weighs: bool) -> dict[str, Any] | None:
+    """Return the fields of a Layer except its label, or None where nothing can be read."""
+    name = type(node).__name__
+    if name.startswith("ScaledDotProduct"):
+        query, key, value = (_tensor(node, field) for field in ("query", "key", "value"))
+        if query is None or key is None:
+            return None
+        mask = _tensor(node, "attn_mask")
+        mask = _tensor(node, "attn_bias") if mask is None else mask
+        scale = saved(node, "scale")
+        return {
+            "kind": "sdpa", "attention": True, "query": query, "key": key, "value": value, "mask": mask,
+            "causal": bool(saved(node, "is_causal")),
+            "scale": float(scale) if isinstance(scale, (int, float)) else query.shape[-1] ** -0.5,
+        }  # fmt: skip
+    kind, field = _ACTIVATIONS[name]
+    if kind == "linear" and not _has_weight(node):
+        return None
+    if name in _FLOOR and saved(node, _FLOOR[name]) != 0:
+        return None
+    tensor = _tensor(node, field)
+    if tensor is None or tensor.numel() == 0:
+        return None
+    facts: dict[str, Any] = {"kind": kind, "result" if field == "result" else "given": tensor}
+    if kind == "softmax" and weighs:
+        facts["attention"] = True
+        facts.update(_dot_products(node))
+    return facts
+
+
+def _tensor(node: Any, field: str) -> torch.Tensor | None:
+    value = saved(node, field)
+    return value.detach() if isinstance(value, torch.Tensor) else None
+
+
+def _has_weight(node: Any) -> bool:
+    """Say whether a product is one with a parameter, and not of two activations."""
+    for parent in parents(node):
+        while parent is not None and name_of(parent) in _SHAPE_ONLY:
+            parent = next(iter(parents(parent)), None)
+        if parent is not None and name_of(parent) == "AccumulateGrad":
+            return True
+    return False
+
+
+def _softmaxes_before(product: Any, first: int) -> Iterator[Any]:
+    """Yield the softmax nodes whose results are a factor of a product whose other factor has a graph of its own."""
+    edges = [edge[0] for edge in product.next_functions[first : first + 2]]
+    for node, other in (edges, edges[::-1]) if len(edges) == 2 else ():
+        while other is not None and name_of(other) in _SHAPE_ONLY:
+            other = next(iter(parents(other)), None)
+        if other is None or (name_of(other) == "AccumulateGrad" and name_of(product) == "MmBackward0"):
+            continue  # a product with data or with a layer's weight
+        for _ in range(8):
+            if node is None or name_of(node) not in _ON_THE_WAY:
+                break
+            node = next(iter(parents(node)), None)
+        if node is not None and _ACTIVATIONS.get(name_of(node), ("", ""))[0] == "softmax":
+            yield node
+
+
+def _dot_products(softmax: Any) -> dict[str, Any]:
+    """Return query, key and scale of a softmax over dot products, or nothing where they cannot be read."""
+    waiting: list[tuple[Any, float | None]] = [(parent, 1.0) for parent in parents(softmax)]
+    for _ in range(16):
+        if not waiting:
+            break
+        node, scale = waiting.pop(0)
+        name = name_of(node)
+        if name in _PRODUCTS:
+            query, key = (_tensor(node, field) for field in _PRODUCTS[name][:2])
+            if query is None or key is None:
+                break
+            return {"query": query, "key": key.transpose(-1, -2), "scale": scale}
+        if name in _MASKING or name in _ON_THE_WAY:
+            after = scale if name in _MASKING else _scale_through(node, name, scale)
+            waiting.extend((parent, after) for parent in parents(node))
+    return {}
+
+
+def _scale_through(node: Any, name: str, scale: float | None) -> float | None:
+    if scale is None or name in _SHAPE_ONLY:
+        return scale
+    return _factor_through(node, "DivBackward0" if name == "DivBackward0" else "MulBackward0", scale)
+
+
+def _owner(node: Any, names: Mapping[int, tuple[str, Any]]) -> str:
+    """Return the name of the module whose parameter stands nearest before a node, "" when there is none near."""
+    seen, waiting = {node}, deque([node])
+    for _ in range(64):
+        if not waiting:
+            break
+        current = waiting.popleft()
+        for parent in parents(current):
+            variable = leaf(parent)
+            if variable is not None and id(variable) in names:
+                return names[id(variable)][0].rpartition(".")[0]
+            if parent not in seen:
+                seen.add(parent)
+                waiting.append(parent)
+    return ""
 
 
 def inputs_of(root: Any) -> list[torch.Tensor]:

@@ -17,12 +17,19 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from trimtab.graph import Layer
+
 Point = Literal["backward", "gradients", "before", "after"]
 """When a sensor is read: at the root of a backward pass, when the gradients are whole and not yet clipped, just before
 the optimizer step, just after it."""
 
-Reading = Mapping[str, "float | Sequence[float] | torch.Tensor"]
-"""What a sensor returns: name -> number, or 0-D tensor, or a vector as long as its axis has labels."""
+Reading = Mapping[str, "float | Sequence[float] | torch.Tensor | Mapping[str, float | torch.Tensor]"]
+"""What a sensor returns: name -> number, or 0-D tensor, or a vector as long as its axis has labels; for an axis in
+`GROWING` a mapping label -> number or 0-D tensor."""
+
+GROWING = ("layers", "attentions", "modules", "losses")
+"""Axes whose labels are learned from what sensors return. A label that was met keeps its place; where a row has no
+number for it stands NaN."""
 
 
 UNSCALED = "_trimtab_unscaled"
@@ -51,7 +58,8 @@ class Live:
         optimizer: the stream's optimizer; None at the "backward" point, where it is not known yet.
         parameters: the stream's tensors in forward order, P of them.
         axes: label lists by axis name: "parameters" (P names), "groups" (optimizer parameter groups), and
-            "everything" (every known parameter of every model, whether an optimizer holds it or not; E of them).
+            "everything" (every known parameter of every model, whether an optimizer holds it or not; E of them), and
+            those of `GROWING` as far as their labels are known.
         group_of: index of the parameter group of each of the P parameters.
         model_parameters: the E tensors that the axis "everything" names.
         held: ids of all parameters that any optimizer holds.
@@ -70,6 +78,12 @@ class Live:
         carried: whether some gradient was still the one of the previous update when this backward began (1.0/0.0),
             NaN when it is not known.
         loaders: (batch size, rows of its data set) of each DataLoader of this process.
+        memory: a dictionary of the stream that lives as long as it does, for a sensor to keep its previous sample in,
+            under its own name; at the "backward" point, where the stream is not known, one of the whole training.
+        layers: at the "backward" point on rows of the "layers" tier, what `graph.layers` read; else empty.
+        compiled: at the "backward" point on those rows, whether torch.compile has hidden the layers from the graph.
+        evaluations: calls of a root module while gradients were switched off, since the last row of the "norms" tier,
+            and how many of them ran with dropout or batch normalisation in training mode.
     """
 
     stream: str
@@ -92,6 +106,10 @@ class Live:
     weights_before: Sequence[torch.Tensor] | None = None
     carried: float = float("nan")
     loaders: Sequence[tuple[int, int]] = ()
+    memory: dict[str, Any] = field(default_factory=dict)
+    layers: Sequence[Layer] = ()
+    compiled: bool = False
+    evaluations: tuple[int, int] = (0, 0)
 
 
 def fill(live: Live, **facts: Any) -> Live:

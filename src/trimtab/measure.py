@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from trimtab import graph
-from trimtab.cadence import CENSUSES, Budget
+from trimtab.cadence import CENSUSES, Budget, Tier
 from trimtab.delivery import IMPATIENT, Delivery, number, to_host
 from trimtab.live import UNSCALED, Live, Point, Root, Sensor, fill
 from trimtab.records import Signal, Value
@@ -99,6 +99,8 @@ class Measure:
         self._used: list[_Pass] = []
         self._used_by: set[str] = set()
         self._step_sensors = [s for s in self._at["before"] if s.tier == "step"]
+        self._looks_into_layers = any(s.tier == "layers" for s in self._at["backward"])
+        self._memory: dict[str, Any] = {}
         self._any_kept = self._all_thin = self._foreign = False
 
     # -- facts for the Guard -------------------------------------------------------------------------------------
@@ -165,18 +167,24 @@ class Measure:
             thin = thin and stream.thin
         if not thin:
             every = self.budget.every
-            full = broken or not streams or any(s.burst.due("norms", s.step, every) for s in streams)
-            census = full and self._census_is_due(root.node)
-            if census:
+            full = broken or _any_due("norms", streams, every)
+            due = {
+                "norms": full,
+                "layers": _any_due("layers", streams, every),
+                "pairs": _any_due("pairs", streams, every),
+                "census": full and self._census_is_due(root.node),
+            }
+            if due["census"]:
                 self._streams.order(root.node)
+            layers, compiled = self._layers(root.node) if due["layers"] else ([], False)
             parameters, names = self._streams.everything
             live = Live(
                 stream="", step=self.update, update=self.update, roots=(root,), thorough=full,
                 axes={"everything": names}, model_parameters=parameters, models=self.models,
-                loaders=self._streams.loaders,
+                loaders=self._streams.loaders, memory=self._memory, layers=layers, compiled=compiled,
             )  # fmt: skip
             for sensor in self._at["backward"]:
-                if sensor.tier != "census" or census:
+                if due.get(sensor.tier, True):
                     self._read(sensor, live, numbers)
         if self._several():
             for stream in streams:
@@ -286,7 +294,7 @@ class Measure:
             self._gradients(stream, live)
         fill(live, gradient_norms=stream.norms, clipped=stream.clipped)
         for one in passes:
-            numbers.update(one.numbers)
+            _merge(numbers, one.numbers)
         if skipped:
             numbers["update_skipped"] = 1.0
         found_inf = getattr(stream.optimizer, "found_inf", None)
@@ -298,6 +306,7 @@ class Measure:
         stream.live = live
         if self._waits(stream):
             return None
+        stream.align(numbers)
         values = to_host(numbers)
         stream.trouble = burst.saw(step, number(values, "loss"), number(values, "gradient_norm"))
         if stream.trouble:
@@ -321,6 +330,7 @@ class Measure:
         """Hand on the row of this update and get ready for the next one."""
         numbers, step = stream.numbers, stream.step
         if numbers:
+            stream.align(numbers)
             if self._waits(stream):
                 sparse = () if stream.burst.due("norms", step, self.budget.every) else self._sparse
                 row = self._row(stream, {}, trouble=True)
@@ -335,7 +345,10 @@ class Measure:
         stream.numbers, stream.norms, stream.live, stream.trouble = {}, None, None, False
         stream.clipped, stream.scaler, stream.step = False, None, step + 1
         calm = self._act is None and not self._waits(stream)
-        stream.thin = calm and not stream.burst.due("often", step + 1, self.budget.every)
+        every = self.budget.every
+        stream.thin = calm and not (
+            stream.burst.due("often", step + 1, every) or stream.burst.due("pairs", step + 1, every)
+        )
         if not stream.thin:  # a thin step does not look, so there is nothing to remember for it
             stream.look_again(was_thin)
             self._any_kept = self._any_kept or (stream.grad is not None and stream.grad.kept)
@@ -390,7 +403,7 @@ class Measure:
 
     def _read(self, sensor: Sensor, live: Live, into: Numbers) -> None:
         try:
-            into.update(sensor.read(live))
+            _merge(into, sensor.read(live))
         except Exception as error:  # noqa: BLE001 - fail open: a sensor that fails is left out from now on
             for point in self._at.values():
                 if sensor in point:
@@ -408,8 +421,14 @@ class Measure:
             model_parameters=self._streams.everything[0], held=self._streams.held, models=self.models, roots=roots,
             batch=self.batch,
             carried=stream.carried(), learning_rates=_rates(stream.optimizer), loaders=self._streams.loaders,
-            gradient_norms=stream.norms, clipped=stream.clipped, weights_before=weights_before,
+            gradient_norms=stream.norms, clipped=stream.clipped, weights_before=weights_before, memory=stream.memory,
         )  # fmt: skip
+
+    def _layers(self, node: Any) -> tuple[list[graph.Layer], bool]:
+        """Read the layers from the graph, once between two updates while there is one stream: passes are alike."""
+        if node is None or not self._looks_into_layers or (self._fresh and not self._several()):
+            return [], False
+        return graph.layers(node, self._streams.named)
 
     def _take(self, stream: Stream) -> list[_Pass]:
         """Return the backward passes since the last update; one that several optimizers share counts for each."""
@@ -476,6 +495,18 @@ def _root_of(roots: Sequence[torch.Tensor]) -> tuple[Root, Any]:
         return Root(value=means[0] if len(means) == 1 else torch.stack(means).mean(), node=node), scaler
     numbers = [value.item() if value.numel() == 1 else value.mean().item() for value in values]
     return Root(value=sum(numbers) / len(numbers), node=node), scaler
+
+
+def _any_due(tier: Tier, streams: Sequence[Stream], every: int) -> bool:
+    """Say whether a tier is due for some stream, or for the first one that will be met."""
+    return not streams or any(stream.burst.due(tier, stream.step, every) for stream in streams)
+
+
+def _merge(numbers: Numbers, more: Mapping[str, Any]) -> None:
+    """Add what was read; of what is named label by label, each label counts alone."""
+    for name, value in more.items():
+        known = numbers.get(name)
+        numbers[name] = {**known, **value} if isinstance(known, Mapping) and isinstance(value, Mapping) else value
 
 
 def _rates(optimizer: torch.optim.Optimizer) -> tuple[float, ...]:

@@ -22,6 +22,9 @@ from trimtab.live import Live
 
 Numbers = dict[str, Any]
 
+MOST_LABELS = 512
+"""An axis that grows beyond so many labels has names that change from step to step; what comes later is left out."""
+
 
 @dataclass(slots=True)
 class Grad:
@@ -77,6 +80,9 @@ class Stream:
     thin: bool = False
     buffers: list[torch.Tensor] = field(default_factory=list)
     mark: tuple[int, int] = (0, -1)
+    memory: dict[str, Any] = field(default_factory=dict)
+    axis_of: Mapping[str, str] = field(default_factory=dict)
+    met: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -103,6 +109,28 @@ class Stream:
             torch._foreach_copy_(self.buffers, now)
         return self.buffers
 
+    def align(self, numbers: Numbers) -> None:
+        """Turn what is named by a growing axis into vectors, and put what is new at the end of its labels."""
+        named = [(name, value) for name, value in numbers.items() if isinstance(value, Mapping)]
+        if not named:
+            return
+        grown = False
+        for name, value in named:
+            places = self.met.setdefault(self.axis_of[name], {})
+            for label in value:
+                if label not in places and len(places) < MOST_LABELS:
+                    places[label] = len(places)
+                    grown = True
+        if grown:
+            self.axes = {**self.axes, **{axis: tuple(places) for axis, places in self.met.items()}}
+            self.label()
+        for name, value in named:
+            numbers[name] = _vector(value, self.met[self.axis_of[name]])
+
+    def label(self) -> None:
+        """Set which labels name the entries of which signal; rows that were made before keep theirs."""
+        self.labels = {name: self.axes[axis] for name, axis in self.axis_of.items() if axis in self.axes}
+
     def carried(self) -> float:
         """Return 1.0 if a sampled gradient was not zeroed since the last update, 0.0 if all were, NaN if unknown."""
         return math.nan if self.step == 0 or self.grad is None else float(self.grad.kept)
@@ -116,6 +144,24 @@ class Stream:
             self.grad = next((Grad(p) for p in self.parameters if p.grad is not None), self.grad)
             self.grad.remember()
         self.grad.kept = self.grad.version >= 0
+
+
+def _vector(value: Mapping[str, Any], places: Mapping[str, int]) -> tuple[float, ...] | torch.Tensor:
+    """Return the numbers in their places, NaN in the others: floats where no device must be waited for."""
+    known = {label: number for label, number in value.items() if label in places}
+    tensors = [number.detach() for number in known.values() if isinstance(number, torch.Tensor)]
+    on_device = next((number.device for number in tensors if not number.is_cpu), None)
+    if on_device is not None:
+        holes = torch.full((len(places),), math.nan, device=on_device)
+        row = list(holes.unbind())
+        for label, number in known.items():
+            row[places[label]] = torch.as_tensor(number).detach().to(on_device, torch.float32).reshape(())
+        return torch.stack(row)
+    numbers = iter(torch.stack([number.double().reshape(()) for number in tensors]).tolist() if tensors else ())
+    floats = [math.nan] * len(places)
+    for label, number in known.items():
+        floats[places[label]] = next(numbers) if isinstance(number, torch.Tensor) else float(number)
+    return tuple(floats)
 
 
 class Streams:
@@ -171,6 +217,11 @@ class Streams:
     def takes_all(self) -> bool:
         """Whether no optimizer was handed over."""
         return not self._only
+
+    @property
+    def named(self) -> Mapping[int, tuple[str, torch.Tensor]]:
+        """The name of each known parameter, by its id."""
+        return self._named
 
     def forget(self) -> None:
         """Let go of every optimizer, model and tensor."""
@@ -289,8 +340,10 @@ class Streams:
             "parameters": names,
             "groups": discover.group_names(stream.optimizer),
             "everything": self.everything[1],
+            **{axis: tuple(places) for axis, places in stream.met.items()},
         }
-        stream.labels = {name: stream.axes[axis] for name, axis in self._axes.items() if axis in stream.axes}
+        stream.axis_of = self._axes
+        stream.label()
         if stream.grad is None and held:
             stream.grad = Grad(stream.parameters[len(held) // 2])
         self.held = frozenset(id(p) for one in self.all() for p in one.parameters)

@@ -62,3 +62,30 @@ def test_without_a_budget_the_cadence_never_moves():
     budget = Budget(3, None)
     budget.spent(cost=10.0, elapsed=1.0)
     assert budget.every == 3
+
+
+@pytest.mark.parametrize("every", [1, 8, 64])
+def test_layers_are_looked_into_at_first_and_then_seldom(every):
+    burst = Burst()
+    looks = [step for step in range(1100) if burst.due("layers", step, every)]
+    assert looks[:14] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 20, 24, 28]
+    assert looks[14:] == list(range(math.ceil(32 / (4 * every)) * 4 * every, 1100, 4 * every))
+    assert all(burst.due("norms", step, every) and burst.due("often", step, every) for step in looks)
+
+
+def test_a_pair_is_a_look_and_the_step_after_it():
+    burst = Burst()
+    assert [step for step in range(200, 400) if burst.due("pairs", step, 8)] == [
+        224, 225, 256, 257, 288, 289, 320, 321, 352, 353, 384, 385,
+    ]  # fmt: skip
+
+
+def test_at_the_slowest_layers_are_looked_into_once_in_256_steps():
+    burst = Burst()
+    assert [step for step in range(32, 1000) if burst.due("layers", step, SLOWEST)] == [256, 512, 768]
+
+
+def test_something_suspicious_lets_the_layers_be_looked_into():
+    burst = Burst()
+    burst.saw(101, math.nan, 1.0)
+    assert [step for step in range(102, 120) if burst.due("layers", step, 64)] == [104, 108]

@@ -139,3 +139,90 @@ def test_what_a_checkpoint_or_an_offload_packed_away_is_left_there():
     assert graph.saved(node, "result") is None
     node = torch.relu(x.clone().requires_grad_()).grad_fn
     assert graph.saved(node, "result") is not None
+
+
+class Attention(nn.Module):
+    """Attention as most scripts write it."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v, self.out = (nn.Linear(8, 8) for _ in range(4))
+
+    def forward(self, x):
+        query, key, value = (layer(x).view(4, 5, 2, 4).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        scores = query @ key.transpose(2, 3) / 2 + torch.full((5, 5), -1e9).triu(1)
+        weights = F.dropout(scores.softmax(-1), 0.1)
+        return self.out((weights @ value).transpose(1, 2).reshape(4, 5, 8))
+
+
+def layers_of(model, *inputs):
+    names = {id(p): (name, p) for name, p in model.named_parameters()}
+    found, compiled = graph.layers(model(*inputs).sum().grad_fn, names)
+    assert not compiled
+    return {layer.label: layer for layer in found}
+
+
+def test_layers_are_read_in_forward_order_and_named_by_the_module_before_them():
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 8, bias=False), nn.SiLU(),
+        nn.Linear(8, 6), nn.Tanh(), nn.Tanh(), nn.Linear(6, 3), nn.Sigmoid(),
+    )  # fmt: skip
+    x = torch.randn(3, 1, 8, 8)
+    found = layers_of(model, x)
+    assert list(found) == [
+        "0>linear", "1>relu", "4>linear", "4>silu", "6>linear", "6>tanh", "6>tanh#2", "9>linear", "9>sigmoid",
+    ]  # fmt: skip
+    assert torch.equal(found["0>linear"].given, x)
+    assert torch.equal(found["9>sigmoid"].result, model(x))
+    assert list(layers_of(model, x)) == list(found)
+
+
+def test_attention_is_told_from_other_softmaxes():
+    model, x = Attention(), torch.randn(4, 5, 8)
+    names = {id(p): (name, p) for name, p in model.named_parameters()}
+    found = [layer for layer in graph.layers(model(x).softmax(-1).sum().grad_fn, names)[0] if layer.kind == "softmax"]
+    assert [layer.attention for layer in found] == [True, False]
+    one = found[0]
+    query, key = (layer(x).view(4, 5, 2, 4).transpose(1, 2).reshape(8, 5, 4) for layer in (model.q, model.k))
+    assert torch.allclose(one.query, query)
+    assert torch.allclose(one.key, key)
+    assert one.scale == 0.5
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_fused_attention_hands_over_query_and_key(causal):
+    q, k, v = (torch.randn(2, 2, 5, 4, requires_grad=True) for _ in range(3))
+    (one,) = graph.layers(F.scaled_dot_product_attention(q, k, v, is_causal=causal).sum().grad_fn, {})[0]
+    assert (one.label, one.attention, one.causal, one.scale) == ("sdpa", True, causal, 0.5)
+    assert torch.equal(one.query, q)
+    assert torch.equal(one.key, k)
+
+
+@pytest.mark.parametrize("needed", [True, False])
+def test_multihead_attention_is_found(needed):
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, x):
+            return self.attention(x, x, x, need_weights=needed)[0]
+
+    found = [one for one in layers_of(Wrapped(), torch.randn(4, 5, 8)).values() if one.attention]
+    assert len(found) == 1
+    assert found[0].label.startswith("attention>")
+    assert found[0].query is not None
+
+
+def test_a_recurrence_does_not_fill_the_list():
+    found = layers_of(Recurrent(), torch.randn(4, 40, 8))
+    assert len(found) <= 4 * graph.MOST_ALIKE
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gru = nn.GRU(8, 8, batch_first=True)
+
+    def forward(self, x):
+        return self.gru(x)[0]
