@@ -16,7 +16,8 @@ class LossFarFromChance(Detector):
 
     What it sees.
     The loss before any update, divided by the number of terms when it is a sum, is many times the chance level: ln C
-    for a cross-entropy over C classes, ln 2 for a binary one.
+    for a cross-entropy over C classes, ln 2 for a binary one. For a squared error that is the mean square of the first
+    targets, the loss of a network that says 0; there the outputs must be large by themselves as well.
 
     Why it matters.
     A fresh network that knows nothing should say so. One that starts far above is confidently wrong: its weights or
@@ -29,7 +30,8 @@ class LossFarFromChance(Detector):
     A start below chance is a pretrained model and fine. Margin losses with a scale of 64 start near 50: info with
     thousands of classes, with a few to be ignored by name. A loss that is a sum and not a mean is info: it multiplies
     the gradients, which matters to SGD and not to Adam. A head that is tied to embeddings from N(0, 1) starts at 10
-    to 90 times chance; it recovers, but that is a warning on purpose.
+    to 90 times chance; it recovers, but that is a warning on purpose. Regressions on tiny targets begin far above them
+    with the best of weights, whose outputs are about 0.3: `outputs` lets them pass.
 
     What to try.
     Look at the scale of the inputs (standardise them) and of the last layer's initial weights. Where the loss is a
@@ -46,6 +48,11 @@ class LossFarFromChance(Detector):
     weights that are 12 times too large at 11 and far more."""
     notable: float = 3.0
     """From here on a fact worth knowing."""
+    squared_ratio: float = 30.0
+    """For a squared error (its chance level comes from one batch): outputs 5.5 times as large as the targets.
+    Healthy regressions and auto-encoders begin at 0.7 to 3, weights 12 times too large at 140 and more."""
+    outputs: float = 3.0
+    """... and with a root mean square that no ordinary initialisation gives: theirs is between 0.05 and 1.5."""
 
     def detect(self, trace: Trace) -> Finding | Unknown | None:
         steps, values = trace.first("loss", 1)
@@ -57,28 +64,49 @@ class LossFarFromChance(Detector):
                 trace, "the chance level is not known: the loss is not recognised, or other terms are added to it"
             )
         loss, chance, terms = values[0], chances[0], trace.scalar("loss_terms") or 1.0
+        outputs = _first(trace, "prediction_rms")
+        chance *= _of_zero(trace) if outputs is not None else 1.0
         if known[0] != steps[0] or not math.isfinite(loss) or chance <= 0:
             return self.unknown(trace, "the chance level of the first loss is not known, or that loss is not finite")
         per_term = loss / chance / terms
-        summed = terms > 1 and _is_of_classes(chance)
-        if per_term < self.notable and not summed:
+        summed = terms > 1 and outputs is None and _is_of_classes(chance)
+        notable, ratio = (self.notable, self.ratio) if outputs is None else (self.squared_ratio, self.squared_ratio)
+        if outputs is not None and outputs < self.outputs:
+            return None
+        if per_term < notable and not summed:
             return None
         expected = f"where a guess that knows nothing has {number(chance)}"
-        if per_term >= self.notable:
+        if per_term >= notable:
             text = f"loss {number(loss)} at step {steps[0]}, {number(per_term)} x what is expected, {expected}"
         else:
             text = f"loss {number(loss)} at step {steps[0]}, {expected}"
         if terms > 1:
             text += f" for each of the {terms:.0f} terms of which the loss is the sum"
+        evidence = {"loss": loss, "chance_level": chance, "loss_terms": terms, "ratio": loss / chance}
+        given = _first(trace, "input_std")
+        if given is not None:
+            evidence["input_std"] = given
         return self.finding(
             trace,
-            severity=Severity.WARNING if per_term >= self.ratio else Severity.INFO,
+            severity=Severity.WARNING if per_term >= ratio else Severity.INFO,
             summary=text,
             measured=per_term,
-            threshold=self.ratio,
-            evidence={"loss": loss, "chance_level": chance, "loss_terms": terms, "ratio": loss / chance},
+            threshold=ratio,
+            evidence=evidence if outputs is None else {**evidence, "prediction_rms": outputs},
             since_step=steps[0],
         )
+
+
+def _first(trace: Trace, name: str) -> float | None:
+    """Return the first value of a scalar, None when it was never measured."""
+    values = trace.first(name, 1)[1]
+    return values[0] if values and not isinstance(values[0], tuple) else None
+
+
+def _of_zero(trace: Trace) -> float:
+    """Return the error of saying 0 to the first targets, divided by that of saying their mean."""
+    mean, spread = _first(trace, "target_mean"), _first(trace, "target_spread")
+    return 1.0 + (mean / spread) ** 2 if mean is not None and spread else 1.0
 
 
 def _is_of_classes(chance: float) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from trimtab.live import Sensor
 from trimtab.sensors.batch_fingerprint import BatchFingerprint
+from trimtab.sensors.batch_statistics import BatchStatistics
+from trimtab.sensors.evaluated_in_training import EvaluatedInTraining
 from trimtab.sensors.first_nonfinite import FirstNonfinite
 from trimtab.sensors.gradient_norm import GradientNorm
 from trimtab.sensors.gradient_norm_applied import GradientNormApplied
@@ -12,9 +14,11 @@ from trimtab.sensors.graph_census import GraphCensus
 from trimtab.sensors.learning_rate import LearningRate
 from trimtab.sensors.loss import Loss
 from trimtab.sensors.loss_scale import LossScale
+from trimtab.sensors.module_modes import ModuleModes
 from trimtab.sensors.moments import Moments
 from trimtab.sensors.optimizer_coverage import OptimizerCoverage
 from trimtab.sensors.precision import Precision
+from trimtab.sensors.resources import Resources
 from trimtab.sensors.update_ratio import UpdateRatio
 
 SENSORS: tuple[Sensor, ...] = (
@@ -31,11 +35,17 @@ SENSORS: tuple[Sensor, ...] = (
     Moments(),
     LossScale(),
     Precision(),
+    BatchStatistics(),
+    Resources(),
+    ModuleModes(),
+    EvaluatedInTraining(),
 )
 
 __all__ = [
     "SENSORS",
     "BatchFingerprint",
+    "BatchStatistics",
+    "EvaluatedInTraining",
     "FirstNonfinite",
     "GradientNorm",
     "GradientNormApplied",
@@ -44,8 +54,10 @@ __all__ = [
     "LearningRate",
     "Loss",
     "LossScale",
+    "ModuleModes",
     "Moments",
     "OptimizerCoverage",
     "Precision",
+    "Resources",
     "UpdateRatio",
 ]
