@@ -26,6 +26,7 @@ from torch import nn
 from torch.nn.utils import clip_grad
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+from trimtab import checksum, evaluations
 from trimtab.errors import TrainingStopped
 from trimtab.live import UNSCALED
 
@@ -56,8 +57,13 @@ class Points(Protocol):
     def step_skipped(self, optimizer: torch.optim.Optimizer) -> None:
         """Hear that a GradScaler left an update out."""
 
-    def weights_loaded(self, module: nn.Module, missing: Sequence[str], unexpected: Sequence[str]) -> None:
-        """Hear that weights were loaded into a module, and which names did not fit."""
+    def weights_loaded(
+        self, module: nn.Module, missing: Sequence[str], unexpected: Sequence[str], changed: int | None
+    ) -> None:
+        """Hear that weights were loaded into a module, which names did not fit, and how many tensors are others now.
+
+        `changed` is None where that could not be seen.
+        """
 
     def broke(self, where: str, error: Exception) -> None:
         """Hear that this listener raised `error` in the method `where`, and is told nothing more."""
@@ -181,6 +187,7 @@ def _wrap_everything() -> None:
     if inner == "clip_grad_norm_":
         _replace(torch.nn.utils, inner, _wrap_clip)
     _replace(nn.Module, "load_state_dict", _wrap_load)
+    _replace(torch.jit, "script", _wrap_script)
     for handle in (register_optimizer_step_pre_hook(_before_step), register_optimizer_step_post_hook(_after_step)):
         _restore.append(handle.remove)
 
@@ -257,13 +264,37 @@ def _wrap_scaler_step(original: Any) -> Any:
 def _wrap_load(original: Any) -> Any:
     @functools.wraps(original)
     def load_state_dict(self: Any, *args: Any, **kwargs: Any) -> Any:
+        before = _sums(self) if _listeners else None
         result = original(self, *args, **kwargs)
         if _listeners:
             missing, unexpected = getattr(result, "missing_keys", ()), getattr(result, "unexpected_keys", ())
-            _tell("weights_loaded", self, tuple(missing), tuple(unexpected))
+            after = _sums(self) if before is not None else None
+            changed = checksum.changed(before, after) if before is not None and after is not None else None
+            _tell("weights_loaded", self, tuple(missing), tuple(unexpected), changed)
         return result
 
     return load_state_dict
+
+
+def _sums(module: nn.Module) -> checksum.Checksums | None:
+    try:
+        return checksum.checksums(module)
+    except Exception:
+        log.debug("no checksums of %s", type(module).__name__, exc_info=True)
+        return None
+
+
+def _wrap_script(original: Any) -> Any:
+    @functools.wraps(original)
+    def script(obj: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(obj, nn.Module):
+            if len(args) < 2:  # it looks names up in the caller's frame, which is one further up now
+                kwargs["_frames_up"] = kwargs.get("_frames_up", 0) + 1
+            return original(obj, *args, **kwargs)
+        with evaluations.lifted(obj):
+            return original(obj, *args, **kwargs)
+
+    return script
 
 
 def _before_step(optimizer: Any, args: Any, kwargs: Any) -> None:

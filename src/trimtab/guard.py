@@ -300,14 +300,18 @@ class Guard:
             raise self._stopping
         self.measure.step_begins(optimizer, closure)
 
-    def weights_loaded(self, module: nn.Module, missing: Sequence[str], unexpected: Sequence[str]) -> None:
-        """Note that weights were loaded, and how many names did not fit."""
+    def weights_loaded(
+        self, module: nn.Module, missing: Sequence[str], unexpected: Sequence[str], changed: int | None
+    ) -> None:
+        """Note that weights were loaded, how many names did not fit, and how many tensors are others than before."""
         facts: dict[str, float | str] = {
             "module": type(module).__name__,
             "tensors": float(sum(1 for _ in module.parameters())),
             "missing": float(len(missing)),
             "unexpected": float(len(unexpected)),
         }
+        if changed is not None:
+            facts["changed"] = float(changed)
         self._tell(Note(kind="weights-loaded", step=self._step(), facts=facts))
 
     def broke(self, where: str, error: Exception) -> None:

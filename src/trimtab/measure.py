@@ -18,6 +18,7 @@ from torch import nn
 from trimtab import graph
 from trimtab.cadence import CENSUSES, Budget, Tier
 from trimtab.delivery import IMPATIENT, Delivery, number, to_host
+from trimtab.evaluations import Evaluations
 from trimtab.live import UNSCALED, Live, Point, Root, Sensor, fill
 from trimtab.records import Signal, Value
 from trimtab.streams import Numbers, Stream, Streams
@@ -101,6 +102,7 @@ class Measure:
         self._step_sensors = [s for s in self._at["before"] if s.tier == "step"]
         self._looks_into_layers = any(s.tier == "layers" for s in self._at["backward"])
         self._memory: dict[str, Any] = {}
+        self._evaluations = Evaluations()
         self._any_kept = self._all_thin = self._foreign = False
 
     # -- facts for the Guard -------------------------------------------------------------------------------------
@@ -152,6 +154,7 @@ class Measure:
         root, scaler = _root_of(roots)
         if not self._streams.explored:
             self._streams.explore(root.node)
+            self._evaluations.watch(self.models)
             self._passes = 0
         streams = self._streams.all()
         if self._any_kept:
@@ -293,6 +296,8 @@ class Measure:
         if stream.norms is None and burst.due("often", step, every):
             self._gradients(stream, live)
         fill(live, gradient_norms=stream.norms, clipped=stream.clipped)
+        if burst.due("norms", step, every):
+            fill(live, evaluations=self._evaluations.take())
         for one in passes:
             _merge(numbers, one.numbers)
         if skipped:
@@ -462,6 +467,7 @@ class Measure:
 
     def release(self) -> None:
         """Let go of the training: its optimizers, models and tensors."""
+        self._evaluations.close()
         self._streams.forget()
         self._fresh, self._used, self.batch = [], [], None
 

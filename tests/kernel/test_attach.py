@@ -41,7 +41,7 @@ class Recorder:
     def step_skipped(self, optimizer):
         self.told.append("skipped")
 
-    def weights_loaded(self, module, missing, unexpected):
+    def weights_loaded(self, module, missing, unexpected, changed):
         self.told.append(f"loaded {len(missing)} {len(unexpected)}")
 
     def broke(self, where, error):

@@ -26,7 +26,7 @@ class Watched:
     def __getattr__(self, name):
         return getattr(self.measure, name)
 
-    def weights_loaded(self, module, missing, unexpected):
+    def weights_loaded(self, module, missing, unexpected, changed):
         pass
 
     def broke(self, where, error):
@@ -409,7 +409,7 @@ def test_rows_that_come_later_from_a_device_are_the_rows_that_are_read_at_once(m
     assert set(late) <= {1, 2}
     assert [row.step for row in delayed] == [row.step for row in at_once] == list(range(50))
     for one, other in zip(at_once, delayed, strict=True):
-        assert one.values == other.values
+        assert _of_the_training(one.values) == _of_the_training(other.values)
 
 
 def test_a_nan_that_comes_later_from_a_device_still_brings_its_vectors(monkeypatch):
@@ -426,3 +426,8 @@ def test_a_nan_that_comes_later_from_a_device_still_brings_its_vectors(monkeypat
     row = seen.rows[40]
     assert math.isnan(row.values["loss"])
     assert all(math.isnan(norm) for norm in row.values["gradient_norms"])
+
+
+def _of_the_training(values):
+    """Leave out what differs between two equal trainings: what the machine was doing."""
+    return {name: value for name, value in values.items() if name not in ("memory_bytes", "step_seconds")}
