@@ -36,6 +36,7 @@ from trimtab.records import Finding, Note, Outcome, Severity, Signal, Value
 from trimtab.respond import Action, Respond
 from trimtab.run import RunWriter
 from trimtab.sensors import SENSORS
+from trimtab.sensors._examined import KINDS, Kind, examined
 
 if TYPE_CHECKING:
     import torch
@@ -145,6 +146,7 @@ class Guard:
         self._stopping: TrainingStopped | None = None
         self._metrics: dict[str, str] = {}
         self._kept: dict[str, int] = {}
+        self._examined: dict[str, int] = {}
         self._failures = 0
         self._rows = 0
         self._assured = self._closed = self._closing = self._broken = False
@@ -224,6 +226,39 @@ class Guard:
         if values:
             self._safely("record", self._own_row, values)
             self._answer_now(None)
+
+    def examine(self, *, kind: Kind, every: int | None = None, **tensors: torch.Tensor) -> None:
+        """Measure tensors of your own now and then, such as `kind="representation", encoder=features`.
+
+        A "representation" (N, D) gives `<name>/rank`, in how many directions the examples differ, and `<name>/spread`,
+        how much; a "latent" (N, D), the means of a latent distribution, also `<name>/active_units`; an "attention"
+        (..., L, S), probabilities over keys, `<name>/entropy`, 1 when all keys are looked at alike and 0 when one is,
+        and `<name>/peak`, the largest times the number of keys. Rules judge them by these names.
+
+        Call it at each step: the work is done on the first 8 steps and then seldom, or at each `every`-th step. The
+        tensors are only read.
+
+        Raises:
+            UserError: an unknown kind, or something that is no tensor.
+        """
+        if kind not in KINDS:
+            raise UserError(f"examine: kind={kind!r}; expected one of {', '.join(map(repr, KINDS))}")
+        wrong = next((name for name, tensor in tensors.items() if not hasattr(tensor, "detach")), None)
+        if wrong is not None:
+            raise UserError(f"examine: {wrong!r} must be a tensor, got {type(tensors[wrong]).__name__}")
+        if not self.measure.is_due("layers", every):
+            return
+        self._safely("examine", self._examine, kind, tensors)
+        self._answer_now(None)
+
+    def _examine(self, kind: Kind, tensors: Mapping[str, torch.Tensor]) -> None:
+        values: dict[str, Value] = {}
+        for name, tensor in tensors.items():
+            if self._examined.get(name) != self.measure.coming and tensor.numel():
+                self._examined[name] = self.measure.coming
+                values.update({f"{name}/{what}": value for what, value in examined(kind, tensor).items()})
+        if values:
+            self._own_row(values)
 
     def note(self, kind: str, *, steps: int | None = None, text: str = "", **facts: float | str) -> None:
         """Announce something that is intended, such as `note("data-change", steps=200)`.

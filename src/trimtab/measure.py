@@ -132,6 +132,17 @@ class Measure:
         """The index of the latest attempted update of each stream, -1 before the first."""
         return {stream.name: stream.step - 1 for stream in self._streams.all()}
 
+    @property
+    def coming(self) -> int:
+        """The index of the next update of the first stream."""
+        return next((stream.step for stream in self._streams.all()), 0)
+
+    def is_due(self, tier: Tier, every: int | None = None) -> bool:
+        """Say whether a tier is due at the next update of the first stream, or this is an `every`-th one."""
+        if every is not None:
+            return self.coming % max(every, 1) == 0
+        return _any_due(tier, self._streams.all()[:1], self.budget.every)
+
     def seconds(self) -> float:
         """Seconds since the run began."""
         return self._clock() - self._began
