@@ -50,10 +50,10 @@ def load(config: Any, file: Path | str | None = None, overrides: Sequence[str] =
     for text in overrides:
         given += read_override(text)
     now = None if isinstance(config, type) else config
-    return _build(kind, now, [(one.key.split("."), one) for one in given], "")
+    return build(kind, now, [(one.key.split("."), one) for one in given], "")
 
 
-def _build(kind: Any, now: Any, given: Sequence[_Path], above: str) -> Any:
+def build(kind: Any, now: Any, given: Sequence[_Path], above: str) -> Any:
     """Return an instance of the dataclass `kind`: the values of `now` (or the defaults) and what was given for it."""
     types_of = _types_of(kind)
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
@@ -111,13 +111,13 @@ def _set(annotation: Any, now: Any, key: str, given: Sequence[_Path]) -> Any:
         if rest:
             deeper.append((rest, one))
         elif nested is not None and one.values[0] == {}:
-            value = value if isinstance(value, nested) else _build(nested, None, [], f"{key}.")
+            value = value if isinstance(value, nested) else build(nested, None, [], f"{key}.")
         else:
             value, deeper = _checked(annotation, key, one), []
     if not deeper:
         return value
     if nested is not None:
-        return _build(nested, value if isinstance(value, nested) else None, deeper, f"{key}.")
+        return build(nested, value if isinstance(value, nested) else None, deeper, f"{key}.")
     of = _values_of_mapping(annotation)
     if of is None:
         one = deeper[0][1]
@@ -157,7 +157,7 @@ def _instances(annotation: Any, value: Any, key: str, where: str) -> Any:
     """Make the dataclasses inside a list, for pydantic passes over keys that a dataclass does not have."""
     if isinstance(value, dict) and (nested := _dataclass_in(annotation)) is not None:
         given = [one for name, item in value.items() for one in flat(str(name), item, where)]
-        return _build(nested, None, [(one.key.split("."), one) for one in given], f"{key}.")
+        return build(nested, None, [(one.key.split("."), one) for one in given], f"{key}.")
     if isinstance(value, list):
         kinds = next((typing.get_args(option) for option in _options(annotation) if typing.get_args(option)), ())
         each = kinds[:1] * len(value) if len(kinds) == 1 or kinds[1:] == (...,) else kinds
