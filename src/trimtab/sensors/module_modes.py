@@ -19,7 +19,7 @@ ROOT = "(model)"
 class ModuleModes(Base):
     """`modules_training`: 1 in training mode and 0 in evaluation mode, for each root module, `(model)`, and for each
     module in it that behaves differently in the two: dropout above zero, batch normalisation, dropout in a recurrent
-    or attention layer. Modules of a part without a trainable parameter are left out. Host facts.
+    or attention layer. Modules of a part that no optimizer trains are left out. Host facts.
 
     Cost: about 1 microsecond a module, on rows of the "layers" tier.
     """
@@ -33,7 +33,7 @@ class ModuleModes(Base):
         modes: dict[str, float] = {}
         for place, model in enumerate(live.models):
             prefix = f"{place}." if len(live.models) > 1 else ""
-            found = {prefix + name: float(module.training) for name, module in _dependent(model)}
+            found = {prefix + name: float(module.training) for name, module in _dependent(model, live.held)}
             if found:
                 modes |= {prefix + ROOT: float(model.training), **found}
         return {"modules_training": modes} if modes else {}
@@ -50,17 +50,17 @@ def depends_on_mode(module: nn.Module) -> bool:
     return False
 
 
-def _dependent(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def _dependent(model: nn.Module, held: frozenset[int]) -> Iterator[tuple[str, nn.Module]]:
     modules = dict(model.named_modules())
     for name, module in modules.items():
-        if name and depends_on_mode(module) and _is_trained(modules, name):
+        if name and depends_on_mode(module) and _is_trained(modules, name, held):
             yield name, module
 
 
-def _is_trained(modules: Mapping[str, nn.Module], name: str) -> bool:
-    """Say whether the smallest part around a module that has parameters has a trainable one."""
+def _is_trained(modules: Mapping[str, nn.Module], name: str, held: frozenset[int]) -> bool:
+    """Say whether of the smallest part around a module that has parameters an optimizer trains one."""
     while True:
-        trainable = [parameter.requires_grad for parameter in modules[name].parameters()]
-        if trainable or not name:
-            return any(trainable)
+        trained = [p.requires_grad and id(p) in held for p in modules[name].parameters()]
+        if trained or not name:
+            return any(trained)
         name = name.rpartition(".")[0]

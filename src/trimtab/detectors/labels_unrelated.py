@@ -1,0 +1,137 @@
+"""From one update to the next the loss is back where it began, and stays there, although the weights did not jump."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trimtab.detectors._detector import Detector, number
+from trimtab.records import Finding, Severity, Unknown, Value
+from trimtab.trace import Rolling, Trace
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelsUnrelated(Detector):
+    """From one update to the next the loss is back where it began, and stays there, although the weights did not jump.
+
+    What it sees.
+    The loss had clearly fallen. Then it rises within a step or two to where the training began, or above, and all of
+    the following updates stay there; the learning rate was not raised, no weights were loaded and no measured update
+    was long.
+
+    Why it matters.
+    The same weights that were right are suddenly wrong: what the targets have to do with the inputs has changed. Rows
+    joined with a shift, labels shuffled without their inputs, a new file with another coding, a curriculum that jumps.
+    What was learned is being unlearned.
+
+    Evidence it shows.
+    The loss at the beginning, before and after the jump, the gradient norm before and after, the longest update.
+
+    False alarms.
+    A bad batch is gone after a step. Too high a rate needs several steps and long updates. Restarts raise the rate.
+    Only losses are judged whose targets are known, so policies and free games are not. Harder data on purpose: say
+    `note("data-change")` or `note("curriculum")`.
+
+    What to try.
+    Print twenty inputs with their targets from before and after that step. Look at what the loader began to read
+    there.
+
+    Since.
+    0.2.0
+    """
+
+    reads: tuple[str, ...] = ("update_ratio",)
+    release: int = 16
+    """So many clear judgements in a row: the loss has come down again."""
+    excused_by: tuple[str, ...] = ("data-change", "curriculum", "restart")
+
+    after: int = 20
+    """So many updates at the new level: single batches and spikes are gone after a few."""
+    before: int = 24
+    """So many updates that tell the level before."""
+    window: int = 96
+    """The jump is looked for among the latest so many updates; full rows come every 8 to 64 steps."""
+    fallen: float = 0.25
+    """The loss must have fallen by so much of its first value, or there is nothing to lose."""
+    back: float = 0.7
+    """It rises by so much of what it had fallen: shuffled labels reach 1.0 and more, as a network that is sure of
+    itself is worse than one that knows nothing; harder data of a curriculum 0.2 to 0.5."""
+    few: float = 0.1
+    """At most so many of the losses lie on the wrong side of the middle between the two levels."""
+    raised: float = 1.5
+    """A learning rate that was raised by this factor explains a rise by itself."""
+    long: float = 0.1
+    """An update of a tenth of the weights explains it too."""
+
+    def detect(self, trace: Trace) -> Finding | Unknown | None:
+        if not trace.has("target_fingerprint"):
+            return self.unknown(trace, "no targets were recognised in the loss")
+        start = Rolling.median(_numbers(trace.first("loss", 8)[1]))
+        if not start > 0.0:
+            return self.unknown(trace, "the loss was not measured, or is not positive at the beginning")
+        latest = Rolling.median(_numbers(trace.last("loss", 8)[1]))
+        if trace.count("loss") < self.before + self.after + 8 or latest < (1.0 - self.fallen) * start * self.back:
+            return None
+        steps, values = trace.last("loss", self.window)
+        losses = _numbers(values)
+        if len(losses) < len(values):
+            return None
+        return self._jump(trace, start, steps, losses)
+
+    def _jump(self, trace: Trace, start: float, steps: Sequence[int], losses: tuple[float, ...]) -> Finding | None:
+        places = range(self.before, len(losses) - self.after + 1)
+        place = max(places, key=lambda i: losses[i] - losses[i - 1], default=0)
+        if place == 0:
+            return None
+        earlier, later = losses[place - self.before : place], losses[place:]
+        low, high = Rolling.median(earlier), Rolling.median(later)
+        middle = 0.5 * (low + high)
+        wrong = sum(loss >= middle for loss in earlier) > self.few * len(earlier) or sum(
+            loss <= middle for loss in later
+        ) > self.few * len(later)
+        if wrong or start - low < self.fallen * start or high - low < self.back * (start - low):
+            return None
+        step = steps[place]
+        longest = max(
+            (max(row) for row in trace.window("update_ratio", trace.step - step + 17)[1] if _is(row)), default=0
+        )
+        if longest > self.long or self._explained(trace, step):
+            return None
+        norms = _numbers(trace.window("gradient_norm", trace.step - step + 1)[1])
+        norms_before = _numbers(trace.window("gradient_norm", trace.step - step + 1 + self.before)[1])[
+            : -len(norms) or None
+        ]
+        return self.finding(
+            trace,
+            severity=Severity.ERROR,
+            summary=(
+                f"at step {step} the loss rose at once from {number(low)} to {number(high)}, where the training began "
+                f"at {number(start)}, and has stayed there for {len(later)} updates; no update was long"
+            ),
+            measured=(high - low) / (start - low),
+            threshold=self.back,
+            evidence={
+                "loss_first": start, "loss_before": low, "loss_after": high, "update_ratio": longest,
+                "gradient_before": Rolling.median(norms_before), "gradient_after": Rolling.median(norms),
+                "falling": float(Rolling.median(later[-8:]) < 0.8 * Rolling.median(later[:8])),
+            },
+            since_step=step,
+        )  # fmt: skip
+
+    def _explained(self, trace: Trace, step: int) -> bool:
+        """Say whether the learning rate was raised there, or weights were loaded."""
+        rates = dict(zip(*trace.window("learning_rate", trace.step - step + 9), strict=True))
+        before = [max(rate) for at, rate in rates.items() if at < step and _is(rate)]
+        since = [max(rate) for at, rate in rates.items() if at >= step and _is(rate)]
+        if before and since and max(since) > self.raised * max(min(before), 1e-30):
+            return True
+        return any(note.kind == "weights-loaded" and abs(note.step - step) <= 2 for note in trace.notes)
+
+
+def _numbers(values: Sequence[Value]) -> tuple[float, ...]:
+    """Return the finite ones."""
+    return tuple(value for value in values if isinstance(value, float) and abs(value) < 1e300)
+
+
+def _is(row: Value) -> bool:
+    return isinstance(row, tuple) and len(row) > 0
