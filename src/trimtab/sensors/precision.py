@@ -29,7 +29,7 @@ class Precision(Base):
 
     name: str = "precision"
     points: tuple[Point, ...] = ("before",)
-    tier: Tier = "norms"
+    tier: Tier = "layers"
     axes: Mapping[str, str] = field(default_factory=lambda: {"gradient_zero_share": "parameters"})
 
     def read(self, live: Live) -> Reading:

@@ -1,0 +1,135 @@
+"""The norm of one tensor runs away: it grows faster and faster while the others keep theirs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trimtab.detectors._detector import Detector, number
+from trimtab.detectors._measured import middle
+from trimtab.records import Finding, Severity, Unknown, Value
+from trimtab.trace import HEAD, RING, Trace
+
+_OUR_OWN = ("gradient_norm", "gradient_norm_applied")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormGrowing(Detector):
+    """The norm of one tensor runs away: it grows faster and faster while the others keep theirs.
+
+    What it sees.
+    The norm of a weight, or a norm that the user records (any name with "norm" in it), is many times what it was at
+    step 32, most of that came in the second half of the training, and the other weights have grown little.
+
+    Why it matters.
+    An adapter, a hyper-network's delta or a gain that grows without bound takes the network over: what the other
+    weights know no longer counts, and after that numbers overflow.
+
+    Evidence it shows.
+    The norm now, at half of the steps and at the reference, the growth of the middle tensor beside it.
+
+    False alarms.
+    A tensor that begins at zero (an adapter, a head) is compared with what it was after 32 updates, and steady drift
+    doubles it from half of the training to the whole: three times is faster than that. Where all weights grow it is no
+    single tensor's fault, and other rules speak. Biases are left out.
+
+    What to try.
+    Normalise what the tensor adds or bound its norm, decay its weights, give it a lower learning rate.
+
+    Since.
+    0.2.0
+    """
+
+    reads: tuple[str, ...] = ("weight_norms",)
+    release: int = 4
+
+    growth: float = 10.0
+    """So many times the reference. Healthy trainings of the tuning families reach 6 from the very first step, and a
+    logistic regression from nearly zero 13; less than half of that from step 32 on."""
+    lately: float = 3.0
+    """So many times what it was at half of the steps; linear growth gives 2."""
+    others: float = 3.0
+    """The middle tensor has grown less than so many times."""
+    reference: int = 31
+    """Norms are compared with the first measurement from this step on."""
+    least: int = 96
+    """From this step on there is a second half to speak of."""
+
+    def detect(self, trace: Trace) -> Finding | Sequence[Finding] | Unknown | None:
+        row = trace.row
+        norms = row.values.get("weight_norms") if row is not None else None
+        if not isinstance(norms, tuple):
+            return self.unknown(trace, "the norm of each weight was not measured")
+        if trace.step < self.least:
+            return None
+        recorded = [name for name in trace.names() if "norm" in name and self._is_recorded(trace, name)]
+        found = [one for name in recorded if (one := self._recorded(trace, name)) is not None]
+        steps, rows = trace.first("weight_norms", HEAD)
+        place = next((i for i, step in enumerate(steps) if step >= self.reference), None)
+        began = rows[place] if place is not None else None
+        if not isinstance(began, tuple) or len(began) != len(norms):
+            return found or None
+        if any(now > self.growth * then for now, then in zip(norms, began, strict=True)):
+            found += self._tensors(trace, norms, began, steps[place] if place is not None else 0)
+        return found or None
+
+    def _tensors(
+        self, trace: Trace, norms: tuple[float, ...], began: tuple[float, ...], since: int
+    ) -> Sequence[Finding]:
+        names = trace.labels("weight_norms")
+        grown = [now / then if then > 0.0 else math.nan for now, then in zip(norms, began, strict=True)]
+        beside, size = middle(grown), middle(norms)
+        rows = trace.window("weight_norms", trace.step - trace.step // 2 + 1)[1]
+        half = rows[0] if rows else ()
+        if not beside < self.others or not isinstance(half, tuple) or len(half) != len(norms):
+            return []
+        found = []
+        for index, name in enumerate(names):
+            now, before = norms[index], half[index]
+            if "bias" in name.lower() or not grown[index] >= self.growth:
+                continue
+            if now >= self.lately * before and now >= 0.5 * size:
+                found.append(self._finding(trace, name, now, began[index], before, beside, since))
+        return found
+
+    def _recorded(self, trace: Trace, name: str) -> Finding | None:
+        """Judge a norm that the user recorded."""
+        steps, values = trace.first(name, HEAD)
+        place = next((i for i, step in enumerate(steps) if step >= self.reference), None)
+        now = middle(trace.last(name, 3)[1])
+        if place is None or trace.count(name) < place + 16:
+            return None
+        then = middle(values[place : place + 3])
+        if not (then > 0.0 and now >= self.growth * then):
+            return None
+        latest, lately = trace.last(name, RING)
+        before = middle([value for step, value in zip(latest, lately, strict=True) if step >= trace.step // 2][:3])
+        if not now >= self.lately * before:
+            return None
+        return self._finding(trace, name, now, then, before, math.nan, steps[place])
+
+    @staticmethod
+    def _is_recorded(trace: Trace, name: str) -> bool:
+        if name in _OUR_OWN or "grad" in name:
+            return False
+        values: Sequence[Value] = trace.last(name, 1)[1]
+        return bool(values) and not isinstance(values[0], tuple)
+
+    def _finding(
+        self, trace: Trace, name: str, now: float, then: float, before: float, beside: float, since: int
+    ) -> Finding:
+        text = f"the norm of {name} is {number(now)} at step {trace.step}, {number(now / then)} x what it was at step "
+        text += f"{since}, and {number(now / before)} x what it was at half of the steps"
+        if beside == beside:
+            text += f"; the middle tensor has grown {number(beside)} x"
+        return self.finding(
+            trace,
+            severity=Severity.WARNING,
+            subject=name,
+            summary=text,
+            measured=now / then,
+            threshold=self.growth,
+            since_step=since,
+            evidence={"norm": now, "reference": then, "at_half": before, "growth_of_others": beside},
+        )
