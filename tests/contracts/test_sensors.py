@@ -13,22 +13,33 @@ import torch.nn.functional as F
 from torch import nn
 
 import trimtab.sensors
+from trimtab import graph
 from trimtab.live import GROWING, Live, Root
 from trimtab.sensors import SENSORS
+
+
+class Mix(nn.Module):
+    """An attention between the rows of a batch."""
+
+    def forward(self, x):
+        return (torch.softmax((x @ x.T / 3).unsqueeze(0), -1) @ x.unsqueeze(0)).squeeze(0)
 
 
 def live(device="cpu", **changes):
     """Return the Live of one healthy step; on the meta device, which has no numbers, every read of one raises."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.1), nn.Linear(8, 3)).to(device)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.1), Mix(), nn.Linear(8, 3)).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
     for parameter in model.parameters():
         optimizer.state[parameter] = {"exp_avg_sq": torch.ones_like(parameter)}
     x, y = torch.ones(5, 4, device=device), torch.zeros(5, dtype=torch.long, device=device)
     loss = F.cross_entropy(model(x), y)
     node = loss.grad_fn
+    layers = ()
     if changes.pop("point", "") != "backward":
         loss.backward()
+    else:
+        layers, _ = graph.layers(node, {id(p): (name, p) for name, p in model.named_parameters()})
     names = tuple(name for name, _ in model.named_parameters())
     parameters = tuple(model.parameters())
     facts = {
@@ -49,6 +60,7 @@ def live(device="cpu", **changes):
         "scale": 2.0,
         "learning_rates": (0.1,),
         "loaders": ((5, 50),),
+        "layers": layers,
         "evaluations": (4, 1),
     }
     return Live(**{**facts, **changes}), (model, loss)

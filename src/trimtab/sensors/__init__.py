@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trimtab.live import Sensor
+from trimtab.sensors.attention_stats import AttentionStats
 from trimtab.sensors.batch_fingerprint import BatchFingerprint
 from trimtab.sensors.batch_statistics import BatchStatistics
 from trimtab.sensors.evaluated_in_training import EvaluatedInTraining
@@ -18,6 +19,7 @@ from trimtab.sensors.module_modes import ModuleModes
 from trimtab.sensors.moments import Moments
 from trimtab.sensors.optimizer_coverage import OptimizerCoverage
 from trimtab.sensors.precision import Precision
+from trimtab.sensors.representation import Representation
 from trimtab.sensors.resources import Resources
 from trimtab.sensors.update_ratio import UpdateRatio
 
@@ -39,10 +41,13 @@ SENSORS: tuple[Sensor, ...] = (
     Resources(),
     ModuleModes(),
     EvaluatedInTraining(),
+    AttentionStats(),
+    Representation(),
 )
 
 __all__ = [
     "SENSORS",
+    "AttentionStats",
     "BatchFingerprint",
     "BatchStatistics",
     "EvaluatedInTraining",
@@ -58,6 +63,7 @@ __all__ = [
     "Moments",
     "OptimizerCoverage",
     "Precision",
+    "Representation",
     "Resources",
     "UpdateRatio",
 ]
