@@ -362,8 +362,9 @@ class Measure:
         stream.clipped, stream.scaler, stream.step = False, None, step + 1
         calm = self._act is None and not self._waits(stream)
         every = self.budget.every
+        # The next step is thin unless something is due at it; "layers" never is without "often", "pairs" may be.
         stream.thin = calm and not (
-            stream.burst.due("often", step + 1, every) or stream.burst.due("pairs", step + 1, every)
+            stream.burst.due("often", step + 1, every) or stream.burst.due("layers", step, every)
         )
         if not stream.thin:  # a thin step does not look, so there is nothing to remember for it
             stream.look_again(was_thin)
