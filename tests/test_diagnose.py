@@ -226,7 +226,7 @@ def test_what_the_user_ignores_does_not_count_as_absent(tmp_path):
     ignored = diagnose(write(tmp_path, [nan], ignored={"gradients-accumulate@main": 2}), hypotheses=[cold])
     assert ignored.diagnoses[0].score == 9.0
     assert ignored.diagnoses[0].unknown == ("gradients-accumulate",)
-    assert "findings left out because the user asked for it: gradients-accumulate@main (2)" in ignored.remarks
+    assert [str(one) for one in ignored.ignored] == ["gradients-accumulate@main: left out 2 findings"]
 
 
 def test_an_unknown_is_listed_where_it_could_have_changed_the_score(tmp_path):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from trimtab.config import LeftOut, Project, find_project, read_project
+from trimtab.config import LeftOut, Project, find_project, project_of
 from trimtab.detectors import DETECTORS
 from trimtab.errors import ConfigError
 
@@ -46,7 +46,8 @@ def test_the_table_is_found_upwards_and_read_in_full(tmp_path):
         LeftOut(code="hot", subject="tail", because="sparse by design"),
     )
     assert found.thresholds([Hot()]) == (Hot(height=12.0),)
-    assert read_project(path) == found
+    assert project_of(path) == found
+    assert project_of(False) == Project()
 
 
 def test_the_first_folder_with_a_table_wins_and_none_says_nothing(tmp_path):
@@ -98,12 +99,12 @@ def test_a_file_that_is_not_about_us_is_never_judged(tmp_path):
 
 def test_a_named_file_must_be_there(tmp_path):
     with pytest.raises(ConfigError, match="there is no file"):
-        read_project(tmp_path / "pyproject.toml")
+        project_of(tmp_path / "pyproject.toml")
 
 
 def test_codes_are_checked_against_the_catalogue_and_rules_elsewhere_are_passed_over(tmp_path):
     path = write(tmp_path, "[tool.trimtab]\nignore = ['hott']\ndetectors.warm.height = 3\n")
-    found = read_project(path)
+    found = project_of(path)
     with pytest.raises(ConfigError, match=r"no detector has the code 'hott'\. Did you mean 'hot'\?"):
         found.check(["hot"])
     found.check(["hott"])

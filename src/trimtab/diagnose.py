@@ -6,6 +6,7 @@ sums that a person can redo from `Diagnosis.terms`; how, is the business of `tri
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from trimtab.detectors import DETECTORS, MilestoneMissed
 from trimtab.errors import RunError
 from trimtab.hypotheses import HYPOTHESES, NONE_OF_THESE, Hypothesis, rank
-from trimtab.judge import Detector, Event, Ignore, replay
+from trimtab.judge import IGNORE_KIND, Detector, Event, Ignore, replay
 from trimtab.milestone import Milestone
 from trimtab.records import Diagnosis, Finding, Severity, Unknown
 from trimtab.run import Run, list_runs
@@ -56,6 +57,25 @@ class Rejudged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ignored:
+    """A rule about what to leave out: `code` or `code@subject`, why, and how many findings it left out."""
+
+    rule: str
+    because: str
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.how}" + (f", because {self.because}" if self.because else "")
+
+    @property
+    def how(self) -> str:
+        """Say how often it matched; one that never did may be misspelt, or no longer needed."""
+        if not self.count:
+            return "never matched"
+        return f"left out {self.count} finding{'s' if self.count > 1 else ''}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """What is to be said about a run.
 
@@ -75,6 +95,7 @@ class Verdict:
         good_run: id of the good run that this one was compared with, or empty.
         settings_changed: what differs from that run.
         rejudged: where today's rules say something else than what is stored; empty unless asked for.
+        ignored: what was left out on request, those that never matched included.
         remarks: what a reader must know about the record itself.
     """
 
@@ -91,6 +112,7 @@ class Verdict:
     good_run: str = ""
     settings_changed: Changed = field(default_factory=dict)
     rejudged: tuple[Rejudged, ...] = ()
+    ignored: tuple[Ignored, ...] = ()
     remarks: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -114,6 +136,7 @@ def diagnose(
     rejudge: bool = False,
     hypotheses: Sequence[Hypothesis] = HYPOTHESES,
     detectors: Sequence[Detector] = DETECTORS,
+    ignore: Sequence[Ignore] = (),
 ) -> Verdict:
     """Say what is wrong with a run, why, and what to do.
 
@@ -124,17 +147,15 @@ def diagnose(
         rejudge: judge the stored rows again with `detectors`, rest on that, and list what differs from what is stored.
         hypotheses: the causes to weigh.
         detectors: today's rules; also asked which of them judged, when the run ended too early to have written that.
+        ignore: findings to leave out, beside those that the run itself was told to leave out.
 
     Raises:
         RunError: the run folder is damaged; with `rejudge` also when its rows are.
     """
     remarks: list[str] = []
     stored = run.events()
-    again = _replay(run, detectors) if rejudge else None
-    events, coverage = again or (stored, _coverage(run, stored, detectors, remarks))
-    if coverage.ignored:
-        rules = ", ".join(f"{rule} ({count})" for rule, count in sorted(coverage.ignored.items()))
-        remarks.append(f"findings left out because the user asked for it: {rules}")
+    again = _replay(run, detectors, ignore) if rejudge else None
+    events, coverage = again or _without((stored, _coverage(run, stored, detectors, remarks)), ignore)
     lives = _lives(events)
     attempt = _latest_attempt(run, events)
     if attempt:
@@ -166,6 +187,7 @@ def diagnose(
         good_run=good.id if good is not None else "",
         settings_changed=changed,
         rejudged=_differences(stored, events) if rejudge else (),
+        ignored=_ignored(run, coverage, ignore, remarks),
         remarks=tuple(dict.fromkeys([*run.remarks, *remarks])),
     )
 
@@ -201,17 +223,59 @@ class _Coverage:
         return {Ignore.parse(rule).code for rule in self.ignored}
 
 
-def _replay(run: Run, detectors: Sequence[Detector]) -> tuple[list[Event], _Coverage]:
+def _replay(run: Run, detectors: Sequence[Detector], ignore: Sequence[Ignore] = ()) -> tuple[list[Event], _Coverage]:
     """Judge the stored rows with the run's own milestones and ignores; return the events and what was judged."""
     ours = run.config().get("trimtab") or {}
     declared = (ours.get("detectors") or {}).get("milestone-missed") or {}
     milestones = tuple(Milestone(**one) for one in declared.get("milestones") or ())
     rules = [replace(d, milestones=milestones) if isinstance(d, MilestoneMissed) else d for d in detectors]
     notes = run.notes()
-    ignores = [Ignore.parse(text) for text in ours.get("ignore") or ()]
-    events, judge = replay(rules, run.rows(), notes, run.outcomes(), ignores)
+    events, judge = replay(rules, run.rows(), notes, run.outcomes(), [*_configured(run), *ignore])
     coverage = judge.coverage()
     return events, _Coverage(judged=tuple(coverage.judged), unknown=coverage.unknown, ignored=judge.ignored)
+
+
+def _configured(run: Run) -> list[Ignore]:
+    """Return the rules about what to leave out that the run began with."""
+    rules = []
+    for one in (run.config().get("trimtab") or {}).get("ignore") or ():
+        given = one if isinstance(one, Mapping) else {"rule": one}
+        rules.append(Ignore.parse(str(given.get("rule", "")), str(given.get("because", ""))))
+    return rules
+
+
+def _without(read: tuple[list[Event], _Coverage], ignore: Sequence[Ignore]) -> tuple[list[Event], _Coverage]:
+    """Leave out stored findings that somebody does not want to see now, and count them."""
+    events, coverage = read
+    left_out: dict[str, str] = {}
+    for event in events:
+        if isinstance(event, Finding):
+            rule = next((rule for rule in ignore if rule.covers(event.code, event.subject)), None)
+            if rule is not None:
+                left_out[event.id] = str(rule)
+    if not left_out:
+        return read
+    counts = Counter(coverage.ignored)
+    counts.update(left_out.values())
+    kept = [event for event in events if not (isinstance(event, Finding) and event.id in left_out)]
+    return kept, replace(coverage, ignored=dict(counts))
+
+
+def _ignored(run: Run, coverage: _Coverage, ignore: Sequence[Ignore], remarks: list[str]) -> tuple[Ignored, ...]:
+    """Return every rule about what to leave out, whether it matched or not."""
+    wanted = dict.fromkeys(coverage.ignored, "")
+    try:
+        rules = _configured(run)
+        for note in run.notes():
+            if note.kind == IGNORE_KIND:
+                code, subject = str(note.facts.get("code", "")), str(note.facts.get("subject", "*"))
+                rules.append(Ignore(code=code, subject=subject, because=note.text))
+    except RunError as error:
+        rules = []
+        remarks.append(f"why findings were left out cannot be read: {error}")
+    for rule in (*rules, *ignore):
+        wanted[str(rule)] = wanted.get(str(rule)) or rule.because
+    return tuple(Ignored(rule=r, because=why, count=coverage.ignored.get(r, 0)) for r, why in wanted.items())
 
 
 def _coverage(run: Run, events: Iterable[Event], detectors: Sequence[Detector], remarks: list[str]) -> _Coverage:

@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from trimtab import attach, console, discover
+from trimtab.config import project_of
 from trimtab.detectors import DETECTORS, MilestoneMissed
 from trimtab.errors import TrainingStopped, UserError, nearest
 from trimtab.handed_over import fields_of, models_of, optimizers_of, value_of
@@ -50,6 +51,10 @@ ASSURE_AFTER = 50
 RESERVED = ("ignore", "metric", "weights-loaded", "trimtab-failed", "response-budget-spent")
 """Kinds of notes that Trimtab writes itself."""
 
+EVERY = 8
+OVERHEAD = 0.01
+"""The cadence and the share of the run's time that measuring may take, where nobody says otherwise."""
+
 RETRY_AFTER = 256
 """After a row that could not be written, writing is tried again so many rows later."""
 
@@ -72,8 +77,11 @@ class Guard:
         detectors, sensors: the rules and quantities to use; the catalogues when None.
         milestones: declared checks, judged by `milestone-missed`.
         ignore: finding codes ("code" or "code@subject") to leave out; counted and listed in the report.
-        every: one row in so many is measured in full, after the first 32.
-        overhead: share of the run's time that measuring may take, kept by measuring less often; None keeps `every`.
+        every: one row in so many is measured in full, after the first 32; None takes the project's, or 8.
+        overhead: share of the run's time that measuring may take, kept by measuring less often; None keeps `every`,
+            "default" takes the project's, or 0.01.
+        pyproject: whose table `[tool.trimtab]` holds where nothing is given here: of the file that is found upwards
+            from the working directory or the script (True), of this file, or of none (False).
         lazily: make the run folder only when the first update or record comes.
         opened: called with the run folder once it was made.
         clock: seconds; a benchmark hands in one that stands still while something else runs.
@@ -102,18 +110,26 @@ class Guard:
         sensors: Sequence[Sensor] | None = None,
         milestones: Iterable[Milestone] = (),
         ignore: Iterable[str | Ignore] = (),
-        every: int = 8,
-        overhead: float | None = 0.01,
+        every: int | None = None,
+        overhead: float | Literal["default"] | None = "default",
+        pyproject: str | Path | bool = True,
         lazily: bool = False,
         opened: Callable[[Path], None] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ):
-        rules = tuple(DETECTORS if detectors is None else detectors)
+        known = [rule.code for rule in DETECTORS]
+        project_says = project_of(pyproject)
+        rules = project_says.thresholds(DETECTORS if detectors is None else detectors, known)
+        every = every or project_says.every or EVERY
+        if overhead == "default":
+            overhead = OVERHEAD if project_says.overhead is None else project_says.overhead
         wanted = tuple(milestones)
         if wanted:
             rules = tuple(replace(d, milestones=wanted) if isinstance(d, MilestoneMissed) else d for d in rules)
         self._codes = [rule.code for rule in rules]
         ignores = [self._checked(Ignore.parse(one) if isinstance(one, str) else one) for one in ignore]
+        project_says.check({*known, *self._codes})
+        ignores += [Ignore(code=r.code, subject=r.subject, because=r.because) for r in project_says.ignore]
         self.judge = Judge(rules, ignores)
         self.history = History(self.judge)
         self.respond = Respond(respond, self._codes) if respond else None
@@ -135,7 +151,8 @@ class Guard:
                 "every": every,
                 "overhead": overhead,
                 "respond": {code: {"action": a.name, **fields_of(a)} for code, a in (respond or {}).items()},
-                "ignore": [str(rule) for rule in ignores],
+                "ignore": [{"rule": str(r), "because": r.because} if r.because else str(r) for r in ignores],
+                "pyproject": project_says.path,
             },
         }
         self._writer: RunWriter | None = None

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.abc import MetaPathFinder
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from trimtab.errors import UserError, nearest
 
@@ -38,7 +38,8 @@ class Options:
     """What `trimtab watch` passes on to the Guard in the child.
 
     `respond` maps a finding code or "*" to "stop" or "notify"; `milestones` are texts like 'loss <= 0.5 by 500'.
-    `quiet` leaves all but warnings to the log file of the run.
+    `quiet` leaves all but warnings to the log file of the run. Without `every` the project's pyproject.toml says how
+    often, or Trimtab's default holds.
     """
 
     root: str | None = None
@@ -49,8 +50,8 @@ class Options:
     milestones: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     respond: Mapping[str, str] = field(default_factory=dict)
-    every: int = 8
-    overhead: float | None = 0.01
+    every: int | None = None
+    overhead: float | Literal["default"] | None = "default"
     quiet: bool = False
     session: str = ""
 
@@ -126,7 +127,7 @@ class _AfterTorch(MetaPathFinder):
 def _begin(options: Options) -> None:
     """Start the Guard of a watched process; whatever goes wrong is said and does not reach the program."""
     try:
-        from trimtab.errors import TrainingStopped
+        from trimtab.errors import ConfigError, TrainingStopped
         from trimtab.milestone import Milestone
 
         if options.quiet:
@@ -137,19 +138,24 @@ def _begin(options: Options) -> None:
                 with open(options.session, "a", encoding="utf-8") as file:
                     file.write(f"{path.resolve()}\n")
 
-        watch(
-            root=options.root,
-            name=options.name,
-            project=options.project,
-            description=options.description,
-            tags=options.tags,
-            milestones=[Milestone.parse(text) for text in options.milestones],
-            ignore=options.ignore,
-            respond=policy(options.respond) or None,
-            every=options.every,
-            overhead=options.overhead,
-            opened=opened,
-        )
+        wanted: dict[str, Any] = {
+            "root": options.root,
+            "name": options.name,
+            "project": options.project,
+            "description": options.description,
+            "tags": options.tags,
+            "milestones": [Milestone.parse(text) for text in options.milestones],
+            "ignore": options.ignore,
+            "respond": policy(options.respond) or None,
+            "every": options.every,
+            "overhead": options.overhead,
+            "opened": opened,
+        }
+        try:
+            watch(**wanted)
+        except ConfigError as error:  # a slip in pyproject.toml must neither end the program nor leave it unwatched
+            sys.stderr.write(f"trimtab: what pyproject.toml says is left out: {error}\n")
+            watch(**wanted, pyproject=False)
         if options.respond:
             before = sys.excepthook
 

@@ -55,6 +55,9 @@ Respond = Annotated[
     list[str] | None,
     typer.Option("--respond", metavar="[CODE=]ACTION", help="Act on findings: stop or notify; repeatable."),
 ]
+IgnoreRules = Annotated[
+    list[str] | None, typer.Option("--ignore", metavar="CODE[@SUBJECT]", help="Leave this finding out; repeatable.")
+]
 
 
 def examples(*lines: str) -> str:

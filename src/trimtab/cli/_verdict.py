@@ -37,6 +37,10 @@ def print_verdict(console: Console, run: Run, verdict: Verdict) -> None:
     if verdict.unknown:
         _heading(console, "Not judged")
         console.print(_show.table(["rule", "because"], list(verdict.unknown.items()), wrap="because"))
+    if verdict.ignored:
+        _heading(console, "Ignored on request")
+        ignored = [(one.rule, one.how, one.because) for one in verdict.ignored]
+        console.print(_show.table(["rule", "what it did", "because"], ignored, wrap="because"))
     if verdict.rejudged:
         _heading(console, "Today's rules differ")
     for line in (*map(str, verdict.rejudged), *(f"note: {remark}" for remark in verdict.remarks)):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from trimtab.cli._options import FailOn, Format, Level, Output, Respond, Root, examples
+from trimtab.cli._options import FailOn, Format, IgnoreRules, Level, Output, Respond, Root, examples
 from trimtab.cli._watching import responses
 
 
@@ -33,6 +33,7 @@ def _train(
     config: Annotated[str | None, typer.Option("--config", metavar="FILE", help="A YAML file of settings.")] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of weights, data and every random number.")] = 0,
     name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the run.")] = None,
+    ignore: IgnoreRules = None,
     respond: Respond = None,
     root: Root = None,
     fail_on: FailOn = Level.ERROR,
@@ -50,6 +51,7 @@ def _train(
         run = train(
             system, preset=preset, fault=fault, config_file=config, overrides=settings or (), seed=seed, root=root,
             name=name, respond=policy(responses(respond or ())) or None, progress=progress,
+            guard_options={"ignore": tuple(ignore or ())},
         )  # fmt: skip
     verdict = diagnose(run)
     if format is Output.JSON:

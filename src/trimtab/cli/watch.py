@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from trimtab.cli._options import FailOn, Format, Level, Output, Respond, Root, examples
+from trimtab.cli._options import FailOn, Format, IgnoreRules, Level, Output, Respond, Root, examples
 from trimtab.cli._watching import closing, command_of, ignored, responses
 
 
@@ -39,11 +39,12 @@ def _watch(
         list[str] | None,
         typer.Option("--milestone", metavar="CHECK", help="Must be reached: 'loss <= 0.5 by 500'; repeatable."),
     ] = None,
-    ignore: Annotated[
-        list[str] | None, typer.Option("--ignore", metavar="CODE[@SUBJECT]", help="Leave this finding out; repeatable.")
-    ] = None,
+    ignore: IgnoreRules = None,
     respond: Respond = None,
-    every: Annotated[int, typer.Option("--every", metavar="N", min=1, help="Measure in full every so many steps.")] = 8,
+    every: Annotated[
+        int | None,
+        typer.Option("--every", metavar="N", min=1, help="Measure in full every so many steps; 8 by default."),
+    ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Say nothing but errors; the exit code still tells.")
     ] = False,

@@ -122,6 +122,17 @@ def find_project(*folders: str | Path) -> Project:
     return Project()
 
 
+def project_of(pyproject: str | Path | bool) -> Project:
+    """Return what holds for a run: of the project around it (True), of this file, or of none (False).
+
+    Raises:
+        ConfigError: there is no such file, or its table cannot be used.
+    """
+    if isinstance(pyproject, bool):
+        return find_project() if pyproject else Project()
+    return read_project(pyproject)
+
+
 def read_project(path: str | Path) -> Project:
     """Return what a pyproject.toml says; a file without our table says nothing.
 

@@ -102,7 +102,6 @@ def render(run: Run, verdict: Verdict) -> str:
         config=page.flat(config.get("config") or {}),
         thresholds=page.flat(config.get("trimtab") or {}),
         environment=page.flat(page.safely(run.environment, {}, remarks)),
-        ignored=page.safely(lambda: page.ignored(run), [], remarks),
         notes=[note for note in notes if note.kind not in ("ignore", "metric")],
         outcomes=page.safely(run.outcomes, [], remarks),
         log=page.log_tail(run),

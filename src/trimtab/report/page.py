@@ -239,20 +239,6 @@ def flat(value: Any, key: str = "") -> list[tuple[str, str]]:
     return [pair for name, item in items for pair in flat(item, f"{key}.{name}" if key else str(name))]
 
 
-def ignored(run: Run) -> list[tuple[str, str, str]]:
-    """Return the rules about what to leave out: the rule, why, and how often it matched."""
-    counts = run.facts.ignored
-    wanted = {str(rule): "" for rule in (run.config().get("trimtab") or {}).get("ignore") or ()}
-    for note in run.notes():
-        if note.kind == "ignore":
-            code, subject = str(note.facts.get("code", "")), str(note.facts.get("subject", "*"))
-            wanted[code if subject == "*" else f"{code}@{subject}"] = note.text
-    return [
-        (rule, because, f"left out {counts[rule]} judgements" if counts.get(rule) else "never matched")
-        for rule, because in wanted.items()
-    ]
-
-
 def log_tail(run: Run) -> str:
     """Return the last lines of the log."""
     try:

@@ -14,6 +14,8 @@ def closing(run: Run, verdict: Verdict) -> list[str]:
     """Return what to say when a run is over: the verdict, what was found, what to type next."""
     name = reference(run)
     lines = [verdict.headline, f"{counted(verdict)}; {judged(verdict)}"]
+    if verdict.ignored:
+        lines.append(f"ignored on request: {'; '.join(map(str, verdict.ignored))}")
     if verdict.next_action != NOTHING:
         lines.append(f"do next: {verdict.next_action}")
     lines += [f"details: trimtab diagnose {name}", f"plots: trimtab report {name}"]
