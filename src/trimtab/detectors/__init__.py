@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trimtab.detectors._detector import Detector
+from trimtab.detectors.better_than_possible import BetterThanPossible
 from trimtab.detectors.clipping_always_active import ClippingAlwaysActive
 from trimtab.detectors.clipping_starves import ClippingStarves
 from trimtab.detectors.double_softmax import DoubleSoftmax
@@ -15,16 +16,27 @@ from trimtab.detectors.inputs_unscaled import InputsUnscaled
 from trimtab.detectors.labels_sorted import LabelsSorted
 from trimtab.detectors.labels_unrelated import LabelsUnrelated
 from trimtab.detectors.learning_rate_zero import LearningRateZero
+from trimtab.detectors.logged_loss_not_finite import LoggedLossNotFinite
+from trimtab.detectors.loss_at_chance import LossAtChance
+from trimtab.detectors.loss_diverging import LossDiverging
 from trimtab.detectors.loss_does_not_fit_targets import LossDoesNotFitTargets
 from trimtab.detectors.loss_far_from_chance import LossFarFromChance
 from trimtab.detectors.loss_not_finite import LossNotFinite
+from trimtab.detectors.loss_not_moving import LossNotMoving
+from trimtab.detectors.loss_scale_changed import LossScaleChanged
+from trimtab.detectors.loss_spike import LossSpike
 from trimtab.detectors.memory_growing import MemoryGrowing
+from trimtab.detectors.metric_dropped import MetricDropped
+from trimtab.detectors.metric_stuck_below_target import MetricStuckBelowTarget
 from trimtab.detectors.milestone_missed import MilestoneMissed
 from trimtab.detectors.modules_in_wrong_mode import ModulesInWrongMode
 from trimtab.detectors.moments_poisoned import MomentsPoisoned
+from trimtab.detectors.never_better_than_start import NeverBetterThanStart
 from trimtab.detectors.norm_growing import NormGrowing
+from trimtab.detectors.oscillating import Oscillating
 from trimtab.detectors.parameters_never_changed import ParametersNeverChanged
 from trimtab.detectors.parameters_outside_optimizer import ParametersOutsideOptimizer
+from trimtab.detectors.past_its_peak import PastItsPeak
 from trimtab.detectors.precision_underflow import PrecisionUnderflow
 from trimtab.detectors.response_budget_spent import ResponseBudgetSpent
 from trimtab.detectors.same_batch_repeated import SameBatchRepeated
@@ -67,14 +79,27 @@ DETECTORS: tuple[Detector, ...] = (
     WeightsLostAfterLoad(),
     StepSlowing(),
     MemoryGrowing(),
+    LoggedLossNotFinite(),
+    LossScaleChanged(),
+    LossDiverging(),
+    LossSpike(),
+    LossNotMoving(),
+    LossAtChance(),
+    NeverBetterThanStart(),
+    Oscillating(),
+    BetterThanPossible(),
+    PastItsPeak(),
+    MetricDropped(),
+    MetricStuckBelowTarget(),
     TrimtabFailed(),
     ResponseBudgetSpent(),
 )
 
 __all__ = [
-    "DETECTORS",
+    "BetterThanPossible",
     "ClippingAlwaysActive",
     "ClippingStarves",
+    "DETECTORS",
     "Detector",
     "DoubleSoftmax",
     "GradientExploding",
@@ -86,16 +111,27 @@ __all__ = [
     "LabelsSorted",
     "LabelsUnrelated",
     "LearningRateZero",
+    "LoggedLossNotFinite",
+    "LossAtChance",
+    "LossDiverging",
     "LossDoesNotFitTargets",
     "LossFarFromChance",
     "LossNotFinite",
+    "LossNotMoving",
+    "LossScaleChanged",
+    "LossSpike",
     "MemoryGrowing",
+    "MetricDropped",
+    "MetricStuckBelowTarget",
     "MilestoneMissed",
     "ModulesInWrongMode",
     "MomentsPoisoned",
+    "NeverBetterThanStart",
     "NormGrowing",
+    "Oscillating",
     "ParametersNeverChanged",
     "ParametersOutsideOptimizer",
+    "PastItsPeak",
     "PrecisionUnderflow",
     "ResponseBudgetSpent",
     "SameBatchRepeated",

@@ -23,9 +23,8 @@ class LossNotFinite(Detector):
 
     Why it matters.
     A NaN in the loss normally becomes a NaN in every gradient and, after the next update, in every weight; from then
-    on nothing can be learned and the run must go back to an earlier state. The exception is a loss whose number alone
-    is broken (a NaN constant was added to it, or a metric mixed in): the gradients are right and the training goes
-    well, which is a warning and never more.
+    on nothing can be learned and the run must go back to an earlier state. A loss whose number alone is broken, while
+    the gradients are right, is the business of `logged-loss-not-finite`: no answer to this finding ever acts on it.
 
     Evidence it shows.
     Whether the gradient of the same update is finite, how many weight tensors were already broken before it, the
@@ -44,6 +43,7 @@ class LossNotFinite(Detector):
     0.1.0
     """
 
+    version: int = 2
     reads: tuple[str, ...] = ("loss",)
     folds: tuple[Fold[Any], ...] = (_LOSS,)
     release: int = 8
@@ -81,8 +81,7 @@ class LossNotFinite(Detector):
                 )
             severity, told = Severity.ERROR, "the gradient was not measured"
         elif math.isfinite(norm):
-            severity = Severity.WARNING
-            told = f"the gradient norm {number(norm)} is finite, so only the reported number is broken"
+            return None
         else:
             severity, told = Severity.ERROR, f"the gradient norm is {norm} too"
         step_before = update_before(trace)

@@ -1,0 +1,134 @@
+"""How a recorded metric goes: a moving average without start bias, its best, and how much single values scatter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from trimtab.detectors._course import OPENING, course_of, median
+from trimtab.trace import Trace
+
+KEEP = 0.7
+"""Weight of the past in the moving average: a sudden fall is seen at the second evaluation (`rlan.md` P1.2)."""
+SCATTER = 0.8
+"""Weight of the past in the scatter of single values."""
+LATEST = 8
+"""So many of the latest averages are kept."""
+
+
+class Metric(NamedTuple):
+    """What a metric did so far; all of it turned so that higher is better.
+
+    Attributes:
+        count: how many finite values there were.
+        first: the first of them.
+        last, last_step: the latest of them.
+        total, weight: the moving average is their quotient.
+        best, best_step, best_count: the best moving average, its step, and how many values there were then.
+        scatter: how far single values usually are from the one before, less the trend.
+        averages: the latest moving averages.
+        run: how many values in a row were worse than the best average by more than four times the scatter.
+    """
+
+    count: int = 0
+    first: float = math.nan
+    last: float = math.nan
+    last_step: int = -1
+    total: float = 0.0
+    weight: float = 0.0
+    best: float = math.nan
+    best_step: int = -1
+    best_count: int = 0
+    scatter: float = 0.0
+    averages: tuple[float, ...] = ()
+    run: int = 0
+
+    @property
+    def average(self) -> float:
+        """The moving average."""
+        return self.total / self.weight if self.weight else math.nan
+
+    @property
+    def way(self) -> float:
+        """How far the best average lies above the first value."""
+        return self.best - self.first
+
+    @property
+    def since_best(self) -> int:
+        """How many values came after the best average."""
+        return self.count - self.best_count
+
+
+@dataclass(frozen=True, slots=True)
+class Smoothed:
+    """The course of a metric whose direction is known."""
+
+    reads: str
+    higher: bool
+
+    def start(self) -> Metric:
+        """Return the empty course."""
+        return Metric()
+
+    def advance(self, state: Metric, step: int, value: float) -> Metric:
+        """Return the course with one more value; one that is not finite is passed over."""
+        if not math.isfinite(value):
+            return state
+        value = value if self.higher else -value
+        total, weight = KEEP * state.total + (1 - KEEP) * value, KEEP * state.weight + (1 - KEEP)
+        average = total / weight
+        best, best_step, best_count = state.best, state.best_step, state.best_count
+        if state.count == 0 or average > best:
+            best, best_step, best_count = average, step, state.count + 1
+        scatter = state.scatter
+        if len(state.averages) >= 2:
+            strayed = abs(value - state.average - (state.averages[-1] - state.averages[-2]))
+            scatter = strayed if scatter == 0.0 else SCATTER * scatter + (1 - SCATTER) * min(strayed, 4.0 * scatter)
+        worse = state.count > 0 and value < state.best - 4.0 * state.scatter
+        return Metric(
+            count=state.count + 1,
+            first=state.first if state.count else value,
+            last=value,
+            last_step=step,
+            total=total,
+            weight=weight,
+            best=best,
+            best_step=best_step,
+            best_count=best_count,
+            scatter=scatter,
+            averages=(*state.averages[1 - LATEST :], average),
+            run=state.run + 1 if worse else 0,
+        )
+
+
+def known(trace: Trace) -> Iterator[tuple[str, bool]]:
+    """Yield the metrics that were recorded, and whose direction is known, with whether higher is better."""
+    directions = {note.text: note.facts.get("better") for note in trace.notes if note.kind == "metric"}
+    for key, better in directions.items():
+        if better in ("higher", "lower") and trace.has(key):
+            yield key, better == "higher"
+
+
+def is_of_training(key: str) -> bool:
+    """Say whether a metric is named as one of the training part of the data."""
+    return key.partition("/")[0].lower() in ("train", "training")
+
+
+FELL = 0.05
+"""The training loss has fallen when it lies lower by this share of its size at the best step of the metric."""
+
+
+def losses(trace: Trace, step: int) -> tuple[float, float]:
+    """Return the level of the training loss at a step and now, NaN where it is no longer known."""
+    course = course_of(trace)
+    places = [place for place, end in enumerate(course.ends) if end <= step]
+    then = median(course.medians[max(places[-1] + 1 - OPENING, 0) : places[-1] + 1]) if places else course.first
+    return then, course.level() if course.blocks else course.first
+
+
+def still_learning(trace: Trace, step: int) -> bool:
+    """Say whether the training loss is lower now than it was at a step."""
+    then, now = losses(trace, step)
+    return now < then - FELL * abs(then)

@@ -1,0 +1,84 @@
+"""The loss has never been better than at the start, and lies above it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from trimtab.detectors._course import FOLDS, chance_of, course_of
+from trimtab.detectors._detector import Detector, number
+from trimtab.records import Finding, Severity, Unknown
+from trimtab.trace import Fold, Trace
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeverBetterThanStart(Detector):
+    """The loss has never been better than at the start, and lies above it.
+
+    What it sees.
+    After 160 steps and more, no eight losses in a row had a median below that of the first eight or below the first
+    loss, and the loss now lies clearly above both.
+
+    Why it matters.
+    Whatever the updates do, they do not descend this loss: the rate is too high, a sign is wrong, the target moves, or
+    the weights that the training began with were better than all that came after.
+
+    Evidence it shows.
+    The first loss, the level of the first steps, now and at best, and the chance level where it is known.
+
+    False alarms.
+    Losses that can be negative, and games with targets of a single kind, are not judged: there, a rising loss may be
+    progress. A bump at the end of a warm-up ends.
+
+    What to try.
+    Divide the learning rate by ten. If the loss still rises, look for a wrong sign and for a loss that is not the one
+    that is differentiated. A network that was loaded may have to be frozen in part, or warmed up.
+
+    Since.
+    0.2.0
+    """
+
+    reads: tuple[str, ...] = ("update_ratio",)
+    folds: tuple[Fold[Any], ...] = FOLDS
+    release: int = 2
+    excused_by: tuple[str, ...] = ("data-change", "curriculum", "escalation")
+
+    blocks: int = 20
+    """160 steps: bumps of healthy warm-ups are over by then."""
+    above: float = 0.1
+    """A level higher than the start by this share of it: healthy losses at rest stay within a few hundredths."""
+    noise: float = 2.0
+    """... and by so many times the spread of single losses."""
+
+    def detect(self, trace: Trace) -> Finding | Unknown | None:
+        course = course_of(trace)
+        if course.blocks < self.blocks:
+            return self.unknown(trace, f"fewer than {self.blocks * 8} finite losses were measured")
+        start = min(course.start, course.first)
+        if course.best < start:
+            return None
+        if course.lowest < 0:
+            return self.unknown(trace, "the loss can be negative, so that its rise may be meant")
+        chance = chance_of(trace)
+        if chance is None and trace.has("chance_level"):
+            return self.unknown(trace, "all targets are of one kind, as in adversarial games")
+        level = course.level(8)
+        start = max(course.start, course.first)
+        threshold = start + max(self.above * start, self.noise * course.noise())
+        if level < threshold or course.medians[-1] < threshold:
+            return None
+        evidence = {"loss": level, "loss_first": course.first, "loss_start": course.start, "loss_best": course.best}
+        if chance is not None:
+            evidence["chance_level"] = chance
+        return self.finding(
+            trace,
+            severity=Severity.WARNING,
+            summary=(
+                f"the loss of the last 64 steps is {number(level)} at step {trace.step}; it began at {number(start)}, "
+                f"and no eight steps since were better than the first"
+            ),
+            measured=level,
+            threshold=threshold,
+            evidence=evidence,
+            since_step=0,
+        )

@@ -1,0 +1,106 @@
+"""A validation metric has turned for the worse while the training loss goes on falling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trimtab.detectors._course import FOLDS
+from trimtab.detectors._detector import Detector, number
+from trimtab.detectors._metrics import Metric, Smoothed, is_of_training, known, losses, still_learning
+from trimtab.records import Finding, Severity, Unknown
+from trimtab.trace import Fold, Trace
+
+
+@dataclass(frozen=True, kw_only=True)
+class PastItsPeak(Detector):
+    """A validation metric has turned for the worse while the training loss goes on falling.
+
+    What it sees.
+    The moving average of a metric that is not one of the training part lies below its best by many times the scatter
+    of single values and by a part of what was gained, for several values in a row, and the training loss is now lower
+    than it was at that best.
+
+    Why it matters.
+    From the best step on the network learns the examples and no longer the task. Every further step makes the result
+    worse, though the loss that is printed looks better and better.
+
+    Evidence it shows.
+    The best moving average and its step, the average now, the scatter, the share of the gain that is lost, the
+    training loss then and now.
+
+    False alarms.
+    A validation loss rises before the accuracy falls, as the network grows too sure of itself; where only the accuracy
+    matters, record that one. Metrics that scatter are given room. Unknown directions are not judged.
+
+    What to try.
+    Keep the weights of the best step. More data, weight decay, dropout or a smaller network move the peak; training on
+    does not.
+
+    Since.
+    0.2.0
+    """
+
+    reads: tuple[str, ...] = ("update_ratio", "trimtab_seconds")
+    folds: tuple[Fold[Any], ...] = FOLDS
+    per_stream: bool = False
+
+    values: int = 6
+    """So many values are needed before a best means something."""
+    after: int = 3
+    """So many values since the best."""
+    scatters: float = 5.0
+    """So many times the scatter of single values below the best average: an average of these values scatters by half
+    of one."""
+    lost: float = 0.1
+    """... and this share of what was gained."""
+
+    def detect(self, trace: Trace) -> Sequence[Finding] | Unknown | None:
+        found: list[Finding] = []
+        judged = False
+        for key, higher in known(trace):
+            if is_of_training(key):
+                continue
+            metric = trace.fold(Smoothed(key, higher))
+            if metric.count < self.values:
+                continue
+            judged = True
+            if metric.since_best >= self.after:
+                finding = self._judge(trace, key, metric, 1.0 if higher else -1.0)
+                if finding is not None:
+                    found.append(finding)
+        if found:
+            return found
+        if not judged:
+            return self.unknown(trace, f"no metric of other data with a known direction has {self.values} values")
+        return None
+
+    def _judge(self, trace: Trace, key: str, metric: Metric, sign: float) -> Finding | None:
+        drop, threshold = metric.best - metric.average, max(self.scatters * metric.scatter, self.lost * metric.way)
+        if not threshold > 0 or drop < threshold or not still_learning(trace, metric.best_step):
+            return None
+        then, now = losses(trace, metric.best_step)
+        return self.finding(
+            trace,
+            severity=Severity.WARNING,
+            subject=key,
+            summary=(
+                f"{key} was best at step {metric.best_step} ({number(sign * metric.best)}, moving average) and is "
+                f"{number(sign * metric.average)} at step {metric.last_step}, while the training loss fell from "
+                f"{number(then)} to {number(now)}"
+            ),
+            measured=drop,
+            threshold=threshold,
+            evidence={
+                "last": sign * metric.last,
+                "average": sign * metric.average,
+                "best": sign * metric.best,
+                "best_step": float(metric.best_step),
+                "scatter": metric.scatter,
+                "lost": drop / metric.way if metric.way > 0 else 0.0,
+                "loss_then": then,
+                "loss": now,
+            },
+            since_step=metric.best_step,
+        )
