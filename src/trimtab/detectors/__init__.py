@@ -96,10 +96,10 @@ DETECTORS: tuple[Detector, ...] = (
 )
 
 __all__ = [
+    "DETECTORS",
     "BetterThanPossible",
     "ClippingAlwaysActive",
     "ClippingStarves",
-    "DETECTORS",
     "Detector",
     "DoubleSoftmax",
     "GradientExploding",

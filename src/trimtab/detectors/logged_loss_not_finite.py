@@ -45,11 +45,14 @@ class LoggedLossNotFinite(Detector):
     release: int = 8
     """Eight finite losses in a row, so that a loss which is NaN every other step is one finding."""
 
+    calm: float = 1e9
+    """A gradient norm beyond this belongs to a blow-up; the limit is that of `gradient-exploding`."""
+
     def detect(self, trace: Trace) -> Finding | Unknown | None:
         loss, norm = now(trace, "loss"), now(trace, "gradient_norm")
         if loss is None or norm is None:
             return self.unknown(trace, "the loss and the gradient norm of one update were not measured")
-        if math.isfinite(loss) or not math.isfinite(norm) or now(trace, "nonfinite_weights"):
+        if math.isfinite(loss) or not norm < self.calm or now(trace, "nonfinite_weights"):
             return None
         state = trace.fold(_LOSS)
         evidence = {"loss": loss, "gradient_norm": norm, "updates": float(state.length), "last_finite": state.last}

@@ -52,6 +52,8 @@ class LossNotFinite(Detector):
     wait: int = 3
     """Where the gradient is not measured at every step, it is from the step after a broken loss on; so the third
     broken loss without one means that nobody measures it."""
+    calm: float = 1e9
+    """A finite gradient norm below this is that of a training that goes well; beyond, its fourth power overflows."""
     skips_tolerated: int = 24
     """A GradScaler begins at 2**16 and halves at each skip, so 16 skips reach 1 and 24 reach 2**-8: by then no scale
     is to blame."""
@@ -80,7 +82,7 @@ class LossNotFinite(Detector):
                     trace, f"the loss is {loss}; whether the gradient is too is measured at a later step"
                 )
             severity, told = Severity.ERROR, "the gradient was not measured"
-        elif math.isfinite(norm):
+        elif norm < self.calm:
             return None
         else:
             severity, told = Severity.ERROR, f"the gradient norm is {norm} too"

@@ -51,6 +51,9 @@ class LossScaleChanged(Detector):
     """The two factors differ by no more than this."""
     clear: float = 1.3
     """All 12 losses after the leap lie beyond all 12 before it by so much."""
+    long: float = 0.05
+    """An update near the step that replaced this share of the weights may itself be the reason; ordinary ones replace
+    about a thousandth."""
     norms: int = 3
     """So many gradient norms on each side make a median."""
 
@@ -77,6 +80,9 @@ class LossScaleChanged(Detector):
             return None
         by_norm = median(after) / median(before)
         if not 1.0 / self.alike <= by_norm / by_loss <= self.alike:
+            return None
+        longest = self._longest(trace, since)
+        if longest is None or longest >= self.long:
             return None
         evidence = {"factor": by_loss, "gradient_factor": by_norm, "step": float(since)}
         calls_steps, calls = trace.window("backward_calls", trace.step - since + 2)
@@ -108,6 +114,14 @@ class LossScaleChanged(Detector):
                 if change >= self.factor or change <= 1.0 / self.factor:
                     return place
         return None
+
+    def _longest(self, trace: Trace, since: int) -> float | None:
+        """Return the largest share of the weights that an update around a step replaced, None where none was measured."""
+        longest: float | None = None
+        for step, ratios in zip(*trace.window("update_ratio", trace.step - since + 65), strict=True):
+            if step <= since + 8 and isinstance(ratios, tuple):
+                longest = max(longest or 0.0, max((one for one in ratios if one < math.inf), default=0.0))
+        return longest
 
     def _norms(self, trace: Trace, since: int) -> tuple[list[float], list[float]]:
         """Return the latest gradient norms before a step, and those from it on."""
