@@ -25,7 +25,10 @@ Row = dict[str, Any]
 Head = dict[str, Any]
 Trace = tuple[Head, list[Row]]
 
-PER_TENSOR = ("gradient_norms", "update_norms", "gradient_missing", "nonfinite_share")
+PER_TENSOR = (
+    "gradient_norms", "update_norms", "gradient_missing", "nonfinite_share", "weight_norms", "moment_scale",
+    "gradient_zero_share",
+)  # fmt: skip
 PER_PARAMETER = ("parameter_trainable", "parameter_held", "parameter_reached")
 MADE: dict[tuple[str, str, str], Callable[[], Trace]] = {}
 
@@ -63,6 +66,11 @@ def is_full(step: int) -> bool:
     return step < 32 or step % 8 == 0
 
 
+def looks_into_layers(step: int) -> bool:
+    """Whether the layers are looked into at this step."""
+    return step < 8 or (step % 4 == 0 if step < 32 else step % 32 == 0)
+
+
 def fingerprint(step: int) -> float:
     """A number of its own for each step."""
     return round(300.0 + 40.0 * math.sin(12.9898 * (step + 1)), 9)
@@ -92,8 +100,11 @@ def healthy(steps: int = 56, seed: int = 1, start: float = 2.3, rate: float = 0.
                 "update_ratio": [0.02 / (1 + step / 10)], "update_norms": [0.1 * share for share in SHARES],
                 "gradient_missing": [0, 0, 0, 0], "parameter_trainable": [1, 1, 1, 1], "parameter_held": [1, 1, 1, 1],
                 "input_fingerprint": 7 * fingerprint(step + 1000), "batch_rows": 64, "loader_rows": 1397,
-                "input_nonfinite": 0,
+                "input_nonfinite": 0, "clip_factor": 1, "weight_norms": [4.6, 0.6, 2.9, 0.3], "decay_share": [0],
+                "moment_scale": [0.02 * share * norm for share in SHARES],
             }  # fmt: skip
+        if looks_into_layers(step):
+            values |= {"gradient_zero_share": [0.27, 0.12, 0.1, 0], "half_share": 0}
         rows.append(values)
     return rows
 
@@ -604,7 +615,7 @@ def text_of(trace: Trace) -> str:
     head, rows = trace
     names = {name for row in rows for name in row}
     labels: dict[str, tuple[str, ...]] = {name: NAMES for name in (*PER_TENSOR, *PER_PARAMETER) if name in names}
-    labels |= {name: ("0",) for name in ("learning_rate", "update_ratio") if name in names}
+    labels |= {name: ("0",) for name in ("learning_rate", "update_ratio", "decay_share") if name in names}
     labels |= {name: tuple(given) for name, given in head.get("labels", {}).items() if name in names}
     lines = [json.dumps({**head, "labels": labels})]
     for place, row in enumerate(rows):

@@ -32,7 +32,8 @@ class NormGrowing(Detector):
     False alarms.
     A tensor that begins at zero (an adapter, a head) is compared with what it was after 32 updates, and steady drift
     doubles it from half of the training to the whole: three times is faster than that. Where all weights grow it is no
-    single tensor's fault, and other rules speak. Biases are left out.
+    single tensor's fault, and other rules speak. What grew late and settles has slowed down by the last quarter. Biases
+    are left out.
 
     What to try.
     Normalise what the tensor adds or bound its norm, decay its weights, give it a lower learning rate.
@@ -42,6 +43,8 @@ class NormGrowing(Detector):
     """
 
     reads: tuple[str, ...] = ("weight_norms",)
+    confirm: int = 4
+    """So many measured rows in a row, half a hundred steps: growth that saturates looks like a runaway for a while."""
     release: int = 4
 
     growth: float = 10.0
@@ -49,11 +52,13 @@ class NormGrowing(Detector):
     logistic regression from nearly zero 13; less than half of that from step 32 on."""
     lately: float = 3.0
     """So many times what it was at half of the steps; linear growth gives 2."""
+    latest: float = 1.6
+    """So many times what it was at three quarters of the steps; linear growth gives 1.33, exponential 1.73."""
     others: float = 3.0
     """The middle tensor has grown less than so many times."""
     reference: int = 31
     """Norms are compared with the first measurement from this step on."""
-    least: int = 96
+    least: int = 128
     """From this step on there is a second half to speak of."""
 
     def detect(self, trace: Trace) -> Finding | Sequence[Finding] | Unknown | None:
@@ -80,16 +85,15 @@ class NormGrowing(Detector):
         names = trace.labels("weight_norms")
         grown = [now / then if then > 0.0 else math.nan for now, then in zip(norms, began, strict=True)]
         beside, size = middle(grown), middle(norms)
-        rows = trace.window("weight_norms", trace.step - trace.step // 2 + 1)[1]
-        half = rows[0] if rows else ()
-        if not beside < self.others or not isinstance(half, tuple) or len(half) != len(norms):
+        half, late = _at(trace, trace.step // 2), _at(trace, 3 * trace.step // 4)
+        if not beside < self.others or len(half) != len(norms) or len(late) != len(norms):
             return []
         found = []
         for index, name in enumerate(names):
             now, before = norms[index], half[index]
             if "bias" in name.lower() or not grown[index] >= self.growth:
                 continue
-            if now >= self.lately * before and now >= 0.5 * size:
+            if now >= max(self.lately * before, self.latest * late[index], 0.5 * size):
                 found.append(self._finding(trace, name, now, began[index], before, beside, since))
         return found
 
@@ -105,7 +109,8 @@ class NormGrowing(Detector):
             return None
         latest, lately = trace.last(name, RING)
         before = middle([value for step, value in zip(latest, lately, strict=True) if step >= trace.step // 2][:3])
-        if not now >= self.lately * before:
+        late = middle([value for step, value in zip(latest, lately, strict=True) if step >= 3 * trace.step // 4][:3])
+        if not now >= max(self.lately * before, self.latest * late):
             return None
         return self._finding(trace, name, now, then, before, math.nan, steps[place])
 
@@ -133,3 +138,9 @@ class NormGrowing(Detector):
             since_step=since,
             evidence={"norm": now, "reference": then, "at_half": before, "growth_of_others": beside},
         )
+
+
+def _at(trace: Trace, step: int) -> tuple[float, ...]:
+    """Return the norms that were measured at a step or soon after."""
+    rows = trace.window("weight_norms", trace.step - step + 1)[1]
+    return rows[0] if rows and isinstance(rows[0], tuple) else ()
