@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,6 +168,8 @@ class Layer:
             "linear" (also convolutions), "softmax", or "sdpa" (`scaled_dot_product_attention`).
         result: what relu, tanh, sigmoid and softmax returned; None for the others, and for a relu that saved its input.
         given: what the others were given, before the operation: of "linear" its input.
+        units: the dimension of the tensor that counts its units: 1 after a convolution or batch norm, else the last.
+        feeds: whether a layer with weights comes after it; what does not may be a part of the loss or the output.
         attention: a softmax whose result weighs other activations, or an sdpa.
         query, key, value: of an sdpa (..., L, D), (..., S, D), (..., S, D'); of a softmax over dot products the query
             and key, where they can be read.
@@ -180,6 +182,8 @@ class Layer:
     kind: str
     result: torch.Tensor | None = None
     given: torch.Tensor | None = None
+    units: int = -1
+    feeds: bool = False
     attention: bool = False
     query: torch.Tensor | None = None
     key: torch.Tensor | None = None
@@ -220,6 +224,9 @@ _FLOOR = {"HardtanhBackward0": "min_val", "ClampBackward1": "min", "ClampMinBack
 """Node name -> the saved field that must be 0 for the node to be a relu."""
 _PRODUCTS = {"BmmBackward0": ("self", "mat2", 0), "MmBackward0": ("self", "mat2", 0)}
 """Node name of a product -> the fields of its two factors, and the edge of the first."""
+_CHANNELS_FIRST = {
+    "ConvolutionBackward0", "NativeBatchNormBackward0", "CudnnBatchNormBackward0", "NativeGroupNormBackward0",
+}  # fmt: skip
 _ON_THE_WAY = _SHAPE_ONLY | {"MulBackward0", "MulBackward1", "DivBackward0", "NativeDropoutBackward0"}
 _MASKING = {"AddBackward0", "SubBackward0", "MaskedFillBackward0", "MaskedFillBackward1", "WhereBackward0"}
 
@@ -233,14 +240,18 @@ def layers(root: Any, names: Mapping[int, tuple[str, Any]]) -> tuple[list[Layer]
     """
     found: list[tuple[int, Any]] = []
     weighing: set[Any] = set()
+    weighted: list[Any] = []
     compiled = False
     for node in walk(root):
         name = type(node).__name__
         if name in _ACTIVATIONS or name.startswith("ScaledDotProduct"):
             found.append((_sequence(node), node))
+            if _ACTIVATIONS.get(name, ("", ""))[0] == "linear" and _has_weight(node):
+                weighted.append(node)
         if name in _PRODUCTS:
             weighing.update(_softmaxes_before(node, _PRODUCTS[name][2]))
         compiled = compiled or name.startswith("CompiledFunction")
+    feeding = _before(weighted)
     seen: dict[str, int] = {}
     result: list[Layer] = []
     for _, node in sorted(found, key=lambda pair: pair[0]):
@@ -249,11 +260,25 @@ def layers(root: Any, names: Mapping[int, tuple[str, Any]]) -> tuple[list[Layer]
         facts = _facts(node, node in weighing)
         if facts is None:
             continue
-        label = f"{_owner(node, names)}>{facts['kind']}".removeprefix(">")
+        owner, units = _owner(node, names)
+        label = f"{owner}>{facts['kind']}".removeprefix(">")
         count = seen[label] = seen.get(label, 0) + 1
         if count <= MOST_ALIKE:
-            result.append(Layer(label=label if count == 1 else f"{label}#{count}", **facts))
+            label = label if count == 1 else f"{label}#{count}"
+            result.append(Layer(label=label, units=units, feeds=node in feeding, **facts))
     return result, compiled
+
+
+def _before(nodes: Iterable[Any]) -> set[Any]:
+    """Return every node that one of these passes its gradient on to, directly or through others."""
+    seen: set[Any] = set()
+    waiting = list(nodes)
+    while waiting and len(seen) < NODE_LIMIT:
+        for parent, _ in waiting.pop().next_functions:
+            if parent is not None and parent not in seen:
+                seen.add(parent)
+                waiting.append(parent)
+    return seen
 
 
 def _facts(node: Any, weighs: bool) -> dict[str, Any] | None:
@@ -342,8 +367,8 @@ def _scale_through(node: Any, name: str, scale: float | None) -> float | None:
     return _factor_through(node, "DivBackward0" if name == "DivBackward0" else "MulBackward0", scale)
 
 
-def _owner(node: Any, names: Mapping[int, tuple[str, Any]]) -> str:
-    """Return the name of the module whose parameter stands nearest before a node, "" when there is none near."""
+def _owner(node: Any, names: Mapping[int, tuple[str, Any]]) -> tuple[str, int]:
+    """Return the module whose parameter stands nearest before a node, "" for none near, and where it has its units."""
     seen, waiting = {node}, deque([node])
     for _ in range(64):
         if not waiting:
@@ -352,11 +377,12 @@ def _owner(node: Any, names: Mapping[int, tuple[str, Any]]) -> str:
         for parent in parents(current):
             variable = leaf(parent)
             if variable is not None and id(variable) in names:
-                return names[id(variable)][0].rpartition(".")[0]
+                units = 1 if name_of(current) in _CHANNELS_FIRST else -1
+                return names[id(variable)][0].rpartition(".")[0], units
             if parent not in seen:
                 seen.add(parent)
                 waiting.append(parent)
-    return ""
+    return "", -1
 
 
 def inputs_of(root: Any) -> list[torch.Tensor]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from trimtab.live import Sensor
+from trimtab.sensors.activation_stats import ActivationStats
 from trimtab.sensors.attention_stats import AttentionStats
 from trimtab.sensors.batch_fingerprint import BatchFingerprint
 from trimtab.sensors.batch_statistics import BatchStatistics
 from trimtab.sensors.evaluated_in_training import EvaluatedInTraining
 from trimtab.sensors.first_nonfinite import FirstNonfinite
+from trimtab.sensors.gradient_noise import GradientNoise
 from trimtab.sensors.gradient_norm import GradientNorm
 from trimtab.sensors.gradient_norm_applied import GradientNormApplied
 from trimtab.sensors.gradients_carried import GradientsCarried
@@ -37,21 +39,25 @@ SENSORS: tuple[Sensor, ...] = (
     Moments(),
     LossScale(),
     Precision(),
+    GradientNoise(),
     BatchStatistics(),
     Resources(),
     ModuleModes(),
     EvaluatedInTraining(),
     AttentionStats(),
     Representation(),
+    ActivationStats(),
 )
 
 __all__ = [
     "SENSORS",
+    "ActivationStats",
     "AttentionStats",
     "BatchFingerprint",
     "BatchStatistics",
     "EvaluatedInTraining",
     "FirstNonfinite",
+    "GradientNoise",
     "GradientNorm",
     "GradientNormApplied",
     "GradientsCarried",
