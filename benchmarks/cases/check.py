@@ -38,7 +38,7 @@ def harm(healthy: Ran, faulty: Ran, target: Milestone, missed: Milestone | None)
         return "milestone"
     if not faulty.reached_target:
         return "target"
-    return "worse" if after["loss"] > 1.25 * before["loss"] else "none"
+    return "worse" if "loss" in after and after["loss"] > 1.25 * before["loss"] else "none"
 
 
 def shown(ran: Ran) -> str:

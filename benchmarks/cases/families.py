@@ -14,7 +14,10 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 
 from benchmarks.cases import data as data_sets
-from benchmarks.cases.training import Data, Metrics, Milestone, Training, endless, shuffled
+from benchmarks.cases.training import Data, Metrics, Milestone, Observer, Training, endless, shuffled
+
+HIGHER_IS_BETTER = ("accuracy", "neighbours")
+"""Metrics of the families that are to rise; the others are to fall."""
 
 STEPS = 360
 """Updates of a family's training."""
@@ -190,12 +193,34 @@ class Vae(nn.Module):
         return self.decoder(mean + noise * (0.5 * log_variance).exp()), mean, log_variance
 
 
-def negative_elbo(output: tuple[Tensor, Tensor, Tensor], x: Tensor) -> Tensor:
-    """Reconstruction plus divergence from the prior, per image."""
+def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """The summed divergence of Gaussian codes from the prior, in nats."""
+    return -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum()
+
+
+def negative_elbo(output: tuple[Tensor, Tensor, Tensor], x: Tensor, beta: float = 1.0) -> Tensor:
+    """Reconstruction of pixels plus `beta` times the divergence from the prior, per image."""
     logits, mean, log_variance = output
     reconstruction = F.binary_cross_entropy_with_logits(logits, x, reduction="sum")
-    divergence = -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum()
-    return (reconstruction + divergence) / len(x)
+    return (reconstruction + beta * divergence(mean, log_variance)) / len(x)
+
+
+def tell_code(training: Training) -> Training:
+    """Let the user of a variational auto-encoder hand over the divergence and the code of each training batch."""
+    latest: list[tuple[Tensor, Tensor]] = []
+
+    def remember(model: nn.Module, _: Any, output: tuple[Tensor, Tensor, Tensor]) -> None:
+        if model.training:
+            latest[:] = [(output[1].detach(), output[2].detach())]
+
+    def told(observer: Observer) -> None:
+        mean, log_variance = latest[0]
+        observer.record(kl=divergence(mean, log_variance).item() / len(mean))
+        observer.examine(kind="latent", code=mean)
+
+    training.model.register_forward_hook(remember)
+    training.told = told
+    return training
 
 
 def vae(seed: int) -> Training:
@@ -203,13 +228,14 @@ def vae(seed: int) -> Training:
     torch.manual_seed(seed)
     model = Vae(64, 96, 8)
     images = data_sets.digits(seed)
-    return training_on(
+    training = training_on(
         Data(x_train=images.x_train, y_train=images.x_train.clone(),
              x_validation=images.x_validation, y_validation=images.x_validation),
         model, Adam(model.parameters(), lr=2e-3), negative_elbo,
         lambda output, x: {"loss": negative_elbo(output, x).item()},
         seed=seed, batch_size=64, target=("loss", "lower", 28.0), middle="encoder.2", head="decoder.2",
     )  # fmt: skip
+    return tell_code(training)
 
 
 class Rnn(nn.Module):
@@ -253,7 +279,9 @@ def regression(seed: int) -> Training:
 
 def family(name: str, build: Callable[[int], Training], metric: str, value: float, *, classifies: bool) -> Family:
     """A family whose milestone, at step 100, is about `metric`."""
-    milestone = Milestone(metric=metric, better="higher" if metric == "accuracy" else "lower", value=value, step=100)
+    milestone = Milestone(
+        metric=metric, better="higher" if metric in HIGHER_IS_BETTER else "lower", value=value, step=100
+    )
     return Family(name=name, build=build, milestone=milestone, classifies=classifies)
 
 

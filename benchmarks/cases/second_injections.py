@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, StepLR
 from torch.utils.data import DataLoader, Sampler
 
-from benchmarks.cases.faults import AT_ONCE, DIVERGED, DIVERGING, MILESTONE, NOT_FINITE, WIRING, FaultCase
+from benchmarks.cases.case import AT_ONCE, DIVERGED, DIVERGING, MILESTONE, NOT_FINITE, WIRING, FaultCase
 from benchmarks.cases.training import Batch, Training, endless
 
 

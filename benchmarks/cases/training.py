@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+Better = Literal["higher", "lower"]
+"""Which direction of a metric is good."""
 Batch = tuple[Tensor, Tensor]
 """Inputs and targets of one update."""
 Metrics = dict[str, float]
@@ -27,7 +29,7 @@ class Milestone:
     """What `metric` must have reached by the evaluation at `step` (the index of the last finished update)."""
 
     metric: str
-    better: Literal["higher", "lower"]
+    better: Better
     value: float
     step: int
     split: str = "validation"
@@ -36,6 +38,39 @@ class Milestone:
         """Whether these metrics reach the value; NaN never does."""
         measured = metrics[self.metric]
         return measured >= self.value if self.better == "higher" else measured <= self.value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ceiling:
+    """A value that `metric` cannot honestly pass, as the user knows from elsewhere; announced at the first step."""
+
+    metric: str
+    better: Better
+    value: float
+    split: str = "validation"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Announcement:
+    """What the user says before the update at `step`: something of this kind is intended, for `steps` updates."""
+
+    kind: str
+    step: int = 0
+    steps: int | None = None
+    text: str = ""
+
+
+class Observer(Protocol):
+    """What a training may tell whoever observes it: a Guard has these methods."""
+
+    def note(self, kind: str, *, steps: int | None = None, text: str = "", **facts: float | str) -> None:
+        """Announce something that is intended."""
+
+    def record(self, *, split: str | None = None, **metrics: float) -> None:
+        """Hand over numbers of this update."""
+
+    def examine(self, *, kind: str, **tensors: Tensor) -> None:
+        """Hand over a representation, an attention or a latent code of this update."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +101,7 @@ def ordinary_update(training: "Training") -> float:
         loss = training.loss(training.model, training.next_batch()) / training.accumulate
         loss.backward()
         total += loss.item()
+    training.tell()
     if training.clip is not None:
         nn.utils.clip_grad_norm_(training.model.parameters(), training.clip)
     for optimizer in training.optimizers.values():
@@ -80,7 +116,8 @@ class Training:
     """A training that is ready to run, every piece of it open to a fault.
 
     `loss` is what the loop differentiates; `evaluate` measures with its own, right formulas and draws nothing random.
-    `middle` and `head` name modules with a tensor output: one inside the network, and the last one.
+    `middle` and `head` name modules with a tensor output: one inside the network, and the last one. What a user would
+    tell an observer: `announcements` and `ceilings` at their step, and `told`, called between backward and step.
     """
 
     seed: int
@@ -100,8 +137,28 @@ class Training:
     accumulate: int = 1
     clear_gradients: Callable[["Training"], None] = zero_grad
     update: Callable[["Training"], float] = ordinary_update
+    announcements: tuple[Announcement, ...] = ()
+    ceilings: tuple[Ceiling, ...] = ()
+    told: Callable[[Observer], None] | None = None
+    observer: Observer | None = None
     step: int = 0
     batch: Batch | None = None
+
+    def tell(self) -> None:
+        """Hand over to the observer, if there is one, what the user would hand over at this update."""
+        if self.told is not None and self.observer is not None:
+            self.told(self.observer)
+
+    def announce(self) -> None:
+        """Say what the user would say before this step."""
+        if self.observer is None:
+            return
+        for ceiling in self.ceilings if self.step == 0 else ():
+            key = f"{ceiling.split}/{ceiling.metric}"
+            self.observer.note("ceiling", text=key, value=ceiling.value, better=ceiling.better)
+        for each in self.announcements:
+            if each.step == self.step:
+                self.observer.note(each.kind, steps=each.steps, text=each.text)
 
     @property
     def optimizer(self) -> Optimizer:
@@ -138,19 +195,24 @@ def run(
     steps: int | None = None,
     on_step: Stepped | None = None,
     on_evaluation: Evaluated | None = None,
+    observer: Observer | None = None,
 ) -> Ran:
     """Run a freshly built training for `steps` updates (default: all of them), evaluating every 20 and at the end.
+
+    An `observer`, such as a Guard, is told what the training's user would tell it.
 
     Seeds torch's global generator, which dropout and noise draw from: the result depends on the training's seed alone.
     """
     if training.step:
         raise ValueError(f"this training already ran {training.step} steps; build it again")
     steps = training.steps if steps is None else steps
+    training.observer = observer
     torch.manual_seed(training.seed)
     losses: list[float] = []
     evaluations: list[tuple[int, Metrics]] = []
     for step in range(steps):
         training.step = step
+        training.announce()
         training.model.train()
         losses.append(training.update(training))
         if on_step is not None:
