@@ -58,6 +58,7 @@ def live(device="cpu", **changes):
         "weights_before": tuple(p.detach() - 0.5 for p in parameters),
         "carried": 0.0,
         "scale": 2.0,
+        "memory": {"gradient_noise": (2, torch.ones(sum(p.numel() for p in parameters), device=device))},
         "learning_rates": (0.1,),
         "loaders": ((5, 50),),
         "layers": layers,
