@@ -55,8 +55,8 @@ class InputsUnscaled(Detector):
         losses, norms = trace.first("loss", 1)[1], trace.first("gradient_norm", 1)[1]
         if not spreads or not means or isinstance(means[0], tuple) or isinstance(spreads[0], tuple):
             return self.unknown(trace, "no floating-point input of a first layer was found in the graph")
-        if not losses or isinstance(losses[0], tuple) or not math.isfinite(losses[0]):
-            return self.unknown(trace, "the first loss was not measured, or is not finite")
+        if not losses or isinstance(losses[0], tuple):
+            return self.unknown(trace, "the first loss was not measured")
         mean, spread, loss = means[0], spreads[0], abs(losses[0])
         if not max(abs(mean), spread) >= self.large:
             return None
@@ -66,7 +66,7 @@ class InputsUnscaled(Detector):
         ratio = loss / (chance * terms) if chance is not None else 0.0
         norm = norms[0] if norms and isinstance(norms[0], float) else 0.0
         steep = norm / max(min(chance * terms, loss) if chance is not None else loss, 1e-30)
-        if ratio < self.above_chance and not steep >= self.steep:
+        if ratio < self.above_chance and steep < self.steep and math.isfinite(loss):
             return None
         largest = trace.first("input_largest", 1)[1]
         evidence = {"input_mean": mean, "input_std": spread, "loss": loss, "gradient_norm": norm, "steep": steep}

@@ -15,7 +15,7 @@ class LabelsUnrelated(Detector):
     """From one update to the next the loss is back where it began, and stays there, although the weights did not jump.
 
     What it sees.
-    The loss had clearly fallen. Then it rises within a step or two to where the training began, or above, and all of
+    The loss had clearly fallen. Then it rises within a step or two to where a guess is, or above, and nearly all of
     the following updates stay there; the learning rate was not raised, no weights were loaded and no measured update
     was long.
 
@@ -56,6 +56,8 @@ class LabelsUnrelated(Detector):
     back: float = 0.7
     """It rises by so much of what it had fallen: shuffled labels reach 1.0 and more, as a network that is sure of
     itself is worse than one that knows nothing; harder data of a curriculum 0.2 to 0.5."""
+    least: float = 0.1
+    """... and by so much of its first value at least: language models begin far above a guess by frequencies."""
     few: float = 0.1
     """At most so many of the losses lie on the wrong side of the middle between the two levels."""
     raised: float = 1.5
@@ -70,7 +72,7 @@ class LabelsUnrelated(Detector):
         if not start > 0.0:
             return self.unknown(trace, "the loss was not measured, or is not positive at the beginning")
         latest = Rolling.median(_numbers(trace.last("loss", 8)[1]))
-        if trace.count("loss") < self.before + self.after + 8 or latest < (1.0 - self.fallen) * start * self.back:
+        if trace.count("loss") < self.before + self.after + 8 or latest < self.back * self._ignorant(trace, start):
             return None
         steps, values = trace.last("loss", self.window)
         losses = _numbers(values)
@@ -89,7 +91,10 @@ class LabelsUnrelated(Detector):
         wrong = sum(loss >= middle for loss in earlier) > self.few * len(earlier) or sum(
             loss <= middle for loss in later
         ) > self.few * len(later)
-        if wrong or start - low < self.fallen * start or high - low < self.back * (start - low):
+        ignorant = self._ignorant(trace, start)
+        if wrong or start - low < self.fallen * start or high - low < self.back * (ignorant - low):
+            return None
+        if high - low < self.least * start:
             return None
         step = steps[place]
         longest = max(
@@ -108,7 +113,7 @@ class LabelsUnrelated(Detector):
                 f"at step {step} the loss rose at once from {number(low)} to {number(high)}, where the training began "
                 f"at {number(start)}, and has stayed there for {len(later)} updates; no update was long"
             ),
-            measured=(high - low) / (start - low),
+            measured=(high - low) / max(ignorant - low, 1e-9 * start),
             threshold=self.back,
             evidence={
                 "loss_first": start, "loss_before": low, "loss_after": high, "update_ratio": longest,
@@ -117,6 +122,13 @@ class LabelsUnrelated(Detector):
             },
             since_step=step,
         )  # fmt: skip
+
+    def _ignorant(self, trace: Trace, start: float) -> float:
+        """Return the loss of a guess: that of the first weights, or by frequencies of the labels where it is lower."""
+        chance, entropy = trace.scalar("chance_level"), trace.scalar("label_entropy")
+        if entropy is None or chance is None or not 0.5 * start < chance < 2.0 * start:
+            return start
+        return min(start, entropy) if entropy > 0.25 * start else start
 
     def _explained(self, trace: Trace, step: int) -> bool:
         """Say whether the learning rate was raised there, or weights were loaded."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trimtab.detectors._detector import Detector, number
+from trimtab.detectors._detector import NEVER, Detector, number
 from trimtab.records import Finding, Note, Severity, Unknown, Value
 from trimtab.trace import Rolling, Trace
 
@@ -38,7 +38,7 @@ class WeightsLostAfterLoad(Detector):
     """
 
     reads: tuple[str, ...] = ("update_ratio", "parameter_reached")
-    release: int = 1_000_000_000
+    release: int = NEVER
     """Later steps do not undo it."""
     excused_by: tuple[str, ...] = ("restart",)
 
