@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from trimtab.detectors import DETECTORS, LossNotFinite, MilestoneMissed
+from trimtab.detectors import DETECTORS, LoggedLossNotFinite, MilestoneMissed
 from trimtab.diagnose import diagnose, settings_changed
 from trimtab.errors import RunError
 from trimtab.hypotheses import NONE_OF_THESE, Gate, Hypothesis, Weight
@@ -341,30 +341,30 @@ def test_judging_again_with_the_same_rules_changes_nothing(tmp_path):
     run = watched(tmp_path, signals(40, loss=lambda step: math.nan if step > 20 else 1.0))
     verdict = diagnose(run, rejudge=True)
     assert verdict.rejudged == ()
-    assert [f.code for f in verdict.findings] == ["loss-not-finite"]
+    assert [f.code for f in verdict.findings] == ["logged-loss-not-finite"]
     assert repr(verdict.findings) == repr(diagnose(run).findings)  # NaN differs from itself
     assert (verdict.judged, verdict.unknown) == (diagnose(run).judged, diagnose(run).unknown)
 
 
 def test_judging_again_shows_where_todays_rules_differ(tmp_path):
-    patient = [replace(d, confirm=9, version=2) if isinstance(d, LossNotFinite) else d for d in DETECTORS]
+    patient = [replace(d, confirm=9, version=2) if isinstance(d, LoggedLossNotFinite) else d for d in DETECTORS]
     run = watched(tmp_path, signals(40, loss=lambda step: math.nan if step > 20 else 1.0))
     (changed,) = diagnose(run, rejudge=True, detectors=patient).rejudged
     assert changed.stored is not None
     assert changed.now is not None
     assert (changed.stored.step, changed.now.step) == (21, 29)
     assert str(changed) == (
-        "loss-not-finite: stored warning at step 21 (version 1), today warning at step 29 (version 2)"
+        "logged-loss-not-finite: stored warning at step 21 (version 1), today warning at step 29 (version 2)"
     )
 
 
 def test_judging_again_lists_findings_that_only_one_side_has(tmp_path):
-    without = tuple(d for d in DETECTORS if d.code != "loss-not-finite")
+    without = tuple(d for d in DETECTORS if d.code != "logged-loss-not-finite")
     rows = list(signals(40, loss=lambda step: math.nan if step > 20 else 1.0))
     (new,) = diagnose(watched(tmp_path, rows, detectors=without), rejudge=True).rejudged
-    assert str(new) == "loss-not-finite: only by today's rules, warning at step 21"
+    assert str(new) == "logged-loss-not-finite: only by today's rules, warning at step 21"
     gone = diagnose(watched(tmp_path, rows), rejudge=True, detectors=without)
-    assert str(gone.rejudged[0]) == "loss-not-finite: only in the stored findings, warning at step 21"
+    assert str(gone.rejudged[0]) == "logged-loss-not-finite: only in the stored findings, warning at step 21"
     assert gone.findings == ()
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from tests.detectors.kit import events, opened, reasons, rows, the
-from trimtab.detectors import LossNotFinite
+from trimtab.detectors import LoggedLossNotFinite, LossNotFinite
 from trimtab.records import Finding, Severity
 
 NAN, INF = math.nan, math.inf
@@ -18,11 +18,7 @@ BROKEN = {"loss": NAN, "gradient_norm": NAN, "nonfinite_weights": 0.0}
 @pytest.mark.parametrize(
     ("row", "severity", "words"),
     [
-        (
-            {"gradient_norm": 0.7, "nonfinite_weights": 0},
-            Severity.WARNING,
-            "0.7 is finite, so only the",
-        ),
+        ({"gradient_norm": 1e12, "nonfinite_weights": 0}, Severity.ERROR, "the gradient norm is 1e12 too"),
         ({"gradient_norm": NAN, "nonfinite_weights": 0}, Severity.ERROR, "the gradient norm is nan too"),
         ({"gradient_norm": INF}, Severity.ERROR, "the gradient norm is inf too"),
         ({"gradient_norm": NAN, "nonfinite_weights": 3}, Severity.FATAL, "3 weight tensors were already not finite"),
@@ -37,9 +33,19 @@ def test_it_is_as_grave_as_what_broke_with_it(loss, row, severity, words):
     assert words in finding.summary
 
 
-def test_a_nan_in_the_logged_number_alone_is_never_more_than_a_warning():
+def test_a_nan_in_the_logged_number_alone_is_said_by_another_rule_and_is_a_warning():
     story = rows([FINE] * 5 + [{"loss": NAN, "gradient_norm": 0.5, "nonfinite_weights": 0}] * 50)
-    assert the(opened(LossNotFinite(), story)).severity == Severity.WARNING
+    assert opened(LossNotFinite(), story) == []
+    finding = the(opened(LoggedLossNotFinite(), story))
+    assert (finding.severity, finding.step, finding.since_step) == (Severity.WARNING, 5, 5)
+    assert "loss nan at step 5 after 1.25 at step 4; the gradient norm 0.5 is finite" in finding.summary
+
+
+@pytest.mark.parametrize("row", [BROKEN, BROKEN | {"nonfinite_weights": 3}, {"loss": NAN, "gradient_norm": 1e12}])
+def test_the_two_rules_never_say_the_same_twice(row):
+    story = rows([FINE] * 5 + [row] * 10)
+    assert opened(LoggedLossNotFinite(), story) == []
+    assert opened(LossNotFinite(), story) != []
 
 
 def test_it_grows_worse_when_the_weights_are_lost():

@@ -101,7 +101,7 @@ def test_a_nan_in_backward_names_the_layer_where_it_began(tmp_path):
 
 def test_a_logged_nan_is_a_warning_and_nothing_else(tmp_path):
     (finding,) = Training(criterion=lambda p, y: F.cross_entropy(p, y) + float("nan")).run(tmp_path)
-    assert (finding.code, finding.severity) == ("loss-not-finite", Severity.WARNING)
+    assert (finding.code, finding.severity) == ("logged-loss-not-finite", Severity.WARNING)
 
 
 def test_a_forgotten_zero_grad_is_named(tmp_path):

@@ -85,7 +85,7 @@ class LossNotFinite(Detector):
         elif norm < self.calm:
             return None
         else:
-            severity, told = Severity.ERROR, f"the gradient norm is {norm} too"
+            severity, told = Severity.ERROR, f"the gradient norm is {number(norm)} too"
         step_before = update_before(trace)
         if step_before is not None:
             evidence["update_ratio"] = step_before

@@ -116,7 +116,7 @@ class LossScaleChanged(Detector):
         return None
 
     def _longest(self, trace: Trace, since: int) -> float | None:
-        """Return the largest share of the weights that an update around a step replaced, None where none was measured."""
+        """Return the largest share of the weights that an update around a step replaced, None where unknown."""
         longest: float | None = None
         for step, ratios in zip(*trace.window("update_ratio", trace.step - since + 65), strict=True):
             if step <= since + 8 and isinstance(ratios, tuple):
