@@ -6,22 +6,19 @@ import inspect
 import math
 import pkgutil
 import re
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 import pytest
 
+from tests.contracts.signature import CODES, JUDGED, Signature, elsewhere, found, missed
 from trimtab import detectors, hypotheses
-from trimtab.detectors import DETECTORS
 from trimtab.diagnose import ABOUT_TRIMTAB
 from trimtab.hypotheses import HYPOTHESES, NONE_OF_THESE, Condition, rank
 from trimtab.hypotheses._hypothesis import OWN_FIELDS
-from trimtab.records import Finding, Severity
+from trimtab.records import Severity
 
 INFO, WARNING, ERROR, FATAL = Severity
 NAN, INF = math.nan, math.inf
-CODES = {detector.code for detector in DETECTORS}
-JUDGED = CODES - ABOUT_TRIMTAB - {"milestone-missed"}
 EVERY = pytest.mark.parametrize("hypothesis", HYPOTHESES, ids=lambda one: one.cause)
 
 
@@ -127,22 +124,6 @@ def test_runtime_remedies_name_findings_and_actions_that_exist():
 # --- signatures ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class Signature:
-    """What a training with one fault shows; `judged` are the rules that were able to judge it."""
-
-    cause: str
-    found: tuple[Finding, ...]
-    judged: frozenset[str] = field(default=frozenset(JUDGED))
-
-
-def found(code, severity=ERROR, *, measured=1.0, since=40, subject="", **evidence):
-    return Finding(
-        code=code, severity=severity, step=max(since, 0), since_step=since, subject=subject, summary=code,
-        measured=measured, threshold=0.0, evidence=evidence,
-    )  # fmt: skip
-
-
 def loss_nan(**evidence):
     whole = {"loss": NAN, "gradient_norm": NAN, "nonfinite_weights": 0.0, "input_nonfinite": 0.0, "update_ratio": 0.005}
     return found("loss-not-finite", **whole | evidence)
@@ -159,10 +140,6 @@ def gradient_nan(**evidence):
 def exploding(**evidence):
     usual = {"gradient_norm_first": 1.1, "gradient_norm": 300.0, "loss": 90.0, "loss_first": 2.3, "loss_terms": 1.0}
     return found("gradient-exploding", since=2, **usual | evidence)
-
-
-def missed(**evidence):
-    return found("milestone-missed", since=100, **evidence)
 
 
 NO_CHANCE = frozenset(JUDGED - {"loss-far-from-chance"})
@@ -289,6 +266,7 @@ SIGNATURES = (
     Signature(cause="training-too-short", found=(missed(improving=1.0, best_step=99.0, progress=0.6, travelled=0.8),)),
     Signature(cause="training-too-short", found=(missed(improving=1.0, best_step=99.0, progress=0.1, travelled=0.03),)),
     Signature(cause="training-too-short", found=(missed(improving=0.0, best_step=99.0, progress=0.1, travelled=0.04),)),
+    *elsewhere(),
 )
 EACH = pytest.mark.parametrize("signature", SIGNATURES, ids=[f"{i}-{s.cause}" for i, s in enumerate(SIGNATURES)])
 

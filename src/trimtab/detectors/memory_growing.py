@@ -86,8 +86,8 @@ class MemoryGrowing(Detector):
             trace,
             severity=Severity.WARNING,
             summary=(
-                f"the memory is at {number(latest / 1e6)} MB at step {trace.step}, {number(latest / least)} x what it was "
-                f"after the first steps: it grows by {number(rate / 1e6)} MB a step in a straight line"
+                f"the memory is at {number(latest / 1e6)} MB at step {trace.step}, {number(latest / least)} x what it "
+                f"was after the first steps: it grows by {number(rate / 1e6)} MB a step in a straight line"
             ),
             measured=latest / least,
             threshold=self.times,
