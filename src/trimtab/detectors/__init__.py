@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from trimtab.detectors._detector import Detector
+from trimtab.detectors.attention_logits_growing import AttentionLogitsGrowing
+from trimtab.detectors.attention_saturated import AttentionSaturated
+from trimtab.detectors.attention_uniform import AttentionUniform
 from trimtab.detectors.better_than_possible import BetterThanPossible
 from trimtab.detectors.clipping_always_active import ClippingAlwaysActive
 from trimtab.detectors.clipping_starves import ClippingStarves
@@ -15,6 +18,7 @@ from trimtab.detectors.graph_detached import GraphDetached
 from trimtab.detectors.inputs_unscaled import InputsUnscaled
 from trimtab.detectors.labels_sorted import LabelsSorted
 from trimtab.detectors.labels_unrelated import LabelsUnrelated
+from trimtab.detectors.latent_unused import LatentUnused
 from trimtab.detectors.learning_rate_zero import LearningRateZero
 from trimtab.detectors.logged_loss_not_finite import LoggedLossNotFinite
 from trimtab.detectors.loss_at_chance import LossAtChance
@@ -38,6 +42,7 @@ from trimtab.detectors.parameters_never_changed import ParametersNeverChanged
 from trimtab.detectors.parameters_outside_optimizer import ParametersOutsideOptimizer
 from trimtab.detectors.past_its_peak import PastItsPeak
 from trimtab.detectors.precision_underflow import PrecisionUnderflow
+from trimtab.detectors.representation_collapsed import RepresentationCollapsed
 from trimtab.detectors.response_budget_spent import ResponseBudgetSpent
 from trimtab.detectors.same_batch_repeated import SameBatchRepeated
 from trimtab.detectors.scaler_skips_too_often import ScalerSkipsTooOften
@@ -93,10 +98,18 @@ DETECTORS: tuple[Detector, ...] = (
     MetricStuckBelowTarget(),
     TrimtabFailed(),
     ResponseBudgetSpent(),
+    AttentionLogitsGrowing(),
+    AttentionSaturated(),
+    AttentionUniform(),
+    LatentUnused(),
+    RepresentationCollapsed(),
 )
 
 __all__ = [
     "DETECTORS",
+    "AttentionLogitsGrowing",
+    "AttentionSaturated",
+    "AttentionUniform",
     "BetterThanPossible",
     "ClippingAlwaysActive",
     "ClippingStarves",
@@ -110,6 +123,7 @@ __all__ = [
     "InputsUnscaled",
     "LabelsSorted",
     "LabelsUnrelated",
+    "LatentUnused",
     "LearningRateZero",
     "LoggedLossNotFinite",
     "LossAtChance",
@@ -133,6 +147,7 @@ __all__ = [
     "ParametersOutsideOptimizer",
     "PastItsPeak",
     "PrecisionUnderflow",
+    "RepresentationCollapsed",
     "ResponseBudgetSpent",
     "SameBatchRepeated",
     "ScalerSkipsTooOften",
