@@ -193,7 +193,6 @@ DATA_FAULTS: tuple[FaultCase, ...] = (
         also_true=(
             "moments-poisoned", "loss-diverging", "update-too-large", "loss-not-finite", "gradient-not-finite",
             "dead-units", "inputs-unscaled", "metric-dropped", "update-too-small", *STANDING_STILL,
-    STANDING_STILL,
         ),
         right_causes=("bad-batch",),
     ),
@@ -228,7 +227,6 @@ DATA_FAULTS: tuple[FaultCase, ...] = (
         also_true=(
             "dead-units", "loss-spike", "update-too-large", "loss-diverging", "oscillating", "moments-poisoned",
             "representation-collapsed", *STANDING_STILL,
-    STANDING_STILL,
         ),
         right_causes=("inputs-not-scaled",),
     ),

@@ -116,7 +116,6 @@ MODEL_FAULTS: tuple[FaultCase, ...] = (
         also_true=(
             "parameters-never-changed", "gradient-vanishing", "representation-collapsed", "graph-detached",
             "precision-underflow", *STANDING_STILL,
-    STANDING_STILL,
         ),
         right_causes=("units-died",),
     ),
@@ -127,7 +126,6 @@ MODEL_FAULTS: tuple[FaultCase, ...] = (
             "loss-not-finite", "gradient-not-finite", "loss-spike", "loss-diverging", "moments-poisoned",
             "metric-dropped", "representation-collapsed", "gradient-vanishing", "parameters-never-changed",
             "norm-growing", *STANDING_STILL,
-    STANDING_STILL,
         ),
         right_causes=("units-died", "learning-rate-too-high"),
     ),

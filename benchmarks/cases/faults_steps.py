@@ -199,8 +199,6 @@ STEP_FAULTS: tuple[FaultCase, ...] = (
         also_true=(
             "gradient-vanishing", "dead-units", "representation-collapsed", "attention-uniform", "loss-diverging",
             *STANDING_STILL,
-    NOT_LEARNING,
-    STANDING_STILL,
         ),
         right_causes=("weight-decay-too-strong",),
     ),
