@@ -5,7 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHMARKS = ("benchmarks.overhead", "benchmarks.kernel_detection")
+BENCHMARKS = (
+    "benchmarks.overhead",
+    "benchmarks.peers",
+    "benchmarks.detection",
+    "benchmarks.false_alarms",
+    "benchmarks.margins",
+)
 
 
 def main() -> int:

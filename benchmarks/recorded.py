@@ -15,15 +15,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import shutil
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.stored import commit
 from benchmarks.watching import CACHE, Job, fault_jobs, forget, healthy_jobs, in_processes, watched
 from trimtab import Milestone, Note, Run, Severity, Signal
 from trimtab.detectors import DETECTORS, MilestoneMissed
@@ -44,6 +45,7 @@ class Record:
     steps: int
     reached_target: bool
     milestones: tuple[Milestone, ...]
+    commit: str
 
     @property
     def run(self) -> Run:
@@ -71,7 +73,6 @@ def record(job: Job, folder: Path) -> str:
     place = folder / job.key
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
-    logging.getLogger("trimtab").setLevel(logging.CRITICAL)
     training, steps = job.build()
     done = watched(training, steps, place / "run")
     (place / "run" / "environment.json").unlink(missing_ok=True)
@@ -82,6 +83,7 @@ def record(job: Job, folder: Path) -> str:
         "steps": len(done.ran.losses),
         "reached_target": done.ran.reached_target,
         "milestones": done.run.config()["trimtab"]["detectors"]["milestone-missed"].get("milestones") or [],
+        "commit": commit(),
         "seconds": round(done.seconds, 2),
     }
     del training
@@ -101,6 +103,7 @@ def records(folder: Path = FOLDER, only: str = "") -> Iterator[Record]:
                 path=mark.parent,
                 steps=facts["steps"],
                 reached_target=facts["reached_target"],
+                commit=facts.get("commit", ""),
                 milestones=tuple(Milestone(**one) for one in facts["milestones"]),
             )
 
@@ -130,10 +133,13 @@ def judge(one: Record, detectors: Sequence[Detector] = DETECTORS) -> Judged:
     )
 
 
-def caught(judged: Judged, code: str) -> Finding | None:
-    """Return the first event of `code` in time, None without one or where `code` is not right for the case."""
+def caught(judged: Judged, code: str, meaning: str = "") -> Finding | None:
+    """Return the first event of `code` in time, None without one or where it is not right for the case.
+
+    `meaning` is the code that the case is asked for, where a rule judges under another name.
+    """
     case = judged.job.case
-    if case is None or code not in case.right_codes:
+    if case is None or (meaning or code) not in case.right_codes:
         return None
     return next((e for e in judged.raised if e.code == code and case.onset <= e.step <= case.last_step), None)
 
@@ -218,10 +224,6 @@ def _text(value: Any) -> str:
     return "(" + " ".join(f"{v:.4g}" for v in value) + ")" if isinstance(value, tuple) else f"{value:.6g}"
 
 
-def _record(arguments: tuple[Job, Path]) -> str:
-    return record(*arguments)
-
-
 def main() -> None:
     """Record, replay or show."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -244,14 +246,19 @@ def main() -> None:
     {"record": _do_record, "replay": _do_replay, "show": _do_show}[options.verb](options)
 
 
+def record_missing(seeds: Sequence[int], folder: Path, processes: int, only: str = "", again: bool = False) -> None:
+    """Record the runs that the folder does not hold, or all of them again."""
+    jobs = [job for job in (*healthy_jobs(seeds), *fault_jobs(seeds, first_only=True)) if only in job.key]
+    if not again:
+        jobs = [job for job in jobs if not (folder / job.key / MARK).exists()]
+    print(f"{len(jobs)} runs to record in {folder}", flush=True)
+    for _ in in_processes(partial(record, folder=folder), jobs, processes):
+        pass
+
+
 def _do_record(options: argparse.Namespace) -> None:
     seeds = [int(seed) for seed in options.seeds.split(",")]
-    jobs = [job for job in (*healthy_jobs(seeds), *fault_jobs(seeds, first_only=True)) if options.runs in job.key]
-    if not options.again:
-        jobs = [job for job in jobs if not (options.folder / job.key / MARK).exists()]
-    print(f"{len(jobs)} runs to record in {options.folder}", flush=True)
-    for _ in in_processes(_record, [(job, options.folder) for job in jobs], options.processes):
-        pass
+    record_missing(seeds, options.folder, options.processes, options.runs, options.again)
 
 
 def _do_replay(options: argparse.Namespace) -> None:
