@@ -406,7 +406,7 @@ def everything_is_lost() -> Trace:
     return {}, broken(24, healthy(40), weights=True)
 
 
-@fires("loss-not-finite", by=30)
+@fires("logged-loss-not-finite", by=30)
 def only_the_number() -> Trace:
     rows = healthy(48)
     for row in rows[30:]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from trimtab.detectors._course import FOLDS
 from trimtab.detectors._detector import Detector, number
-from trimtab.detectors._metrics import Metric, Smoothed, known, still_learning
+from trimtab.detectors._metrics import Metric, Smoothed, known, least, still_learning
 from trimtab.records import Finding, Severity, Unknown
 from trimtab.trace import Fold, Trace
 
@@ -48,9 +48,9 @@ class MetricDropped(Detector):
 
     values: int = 6
     """So many values are needed before a best means something."""
-    lost: float = 0.2
-    """This share of what was gained: healthy metrics scatter by a tenth of it."""
-    scatters: float = 6.0
+    lost: float = 0.12
+    """This share of what was gained: healthy metrics scatter by half of it."""
+    scatters: float = 5.0
     """... and so many times the scatter of single values."""
 
     def detect(self, trace: Trace) -> Sequence[Finding] | Unknown | None:
@@ -62,7 +62,7 @@ class MetricDropped(Detector):
                 continue
             judged = True
             if metric.since_best and not still_learning(trace, metric.best_step):
-                finding = self._judge(trace, key, metric, 1.0 if higher else -1.0)
+                finding = self._judge(trace, key, metric, higher)
                 if finding is not None:
                     found.append(finding)
         if found:
@@ -71,8 +71,9 @@ class MetricDropped(Detector):
             return self.unknown(trace, f"no metric with a known direction has {self.values} values")
         return None
 
-    def _judge(self, trace: Trace, key: str, metric: Metric, sign: float) -> Finding | None:
-        threshold = max(self.lost * metric.way, self.scatters * metric.scatter)
+    def _judge(self, trace: Trace, key: str, metric: Metric, higher: bool) -> Finding | None:
+        sign = 1.0 if higher else -1.0
+        threshold = max(self.lost * metric.way, self.scatters * metric.scatter, least(metric, higher))
         drop, fast = metric.best - metric.average, metric.best - metric.last
         if metric.way < self.scatters * metric.scatter or not threshold > 0:
             return None

@@ -42,6 +42,8 @@ class MetricStuckBelowTarget(MilestoneMissed):
 
     release: int = 1
 
+    milestones: tuple[Milestone, ...] = ()
+    """The declared checks; those of the loss are left to the rules about the loss."""
     values: int = 12
     """So many values before a plateau can be one."""
     rest: int = 8

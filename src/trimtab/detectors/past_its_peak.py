@@ -8,7 +8,7 @@ from typing import Any
 
 from trimtab.detectors._course import FOLDS
 from trimtab.detectors._detector import Detector, number
-from trimtab.detectors._metrics import Metric, Smoothed, is_of_training, known, losses, still_learning
+from trimtab.detectors._metrics import Metric, Smoothed, is_of_training, known, least, losses, still_learning
 from trimtab.records import Finding, Severity, Unknown
 from trimtab.trace import Fold, Trace
 
@@ -50,7 +50,7 @@ class PastItsPeak(Detector):
     """So many values are needed before a best means something."""
     after: int = 3
     """So many values since the best."""
-    scatters: float = 5.0
+    scatters: float = 4.0
     """So many times the scatter of single values below the best average: an average of these values scatters by half
     of one."""
     lost: float = 0.1
@@ -67,7 +67,7 @@ class PastItsPeak(Detector):
                 continue
             judged = True
             if metric.since_best >= self.after:
-                finding = self._judge(trace, key, metric, 1.0 if higher else -1.0)
+                finding = self._judge(trace, key, metric, higher)
                 if finding is not None:
                     found.append(finding)
         if found:
@@ -76,8 +76,9 @@ class PastItsPeak(Detector):
             return self.unknown(trace, f"no metric of other data with a known direction has {self.values} values")
         return None
 
-    def _judge(self, trace: Trace, key: str, metric: Metric, sign: float) -> Finding | None:
-        drop, threshold = metric.best - metric.average, max(self.scatters * metric.scatter, self.lost * metric.way)
+    def _judge(self, trace: Trace, key: str, metric: Metric, higher: bool) -> Finding | None:
+        sign, drop = (1.0 if higher else -1.0), metric.best - metric.average
+        threshold = max(self.scatters * metric.scatter, self.lost * metric.way, least(metric, higher))
         if not threshold > 0 or drop < threshold or not still_learning(trace, metric.best_step):
             return None
         then, now = losses(trace, metric.best_step)
