@@ -27,6 +27,18 @@ def since(trace: Trace, names: Sequence[str], step: int) -> dict[str, Course]:
     return _courses(trace, {name: trace.window(name, trace.step - step + 1) for name in names})
 
 
+def lasting(trace: Trace, names: Sequence[str], looks: int, steps: int) -> dict[str, Course]:
+    """Return at least the latest `looks` looks, and all of the last `steps` steps; what has fewer is left out."""
+    found: dict[str, Course] = {}
+    for name in names:
+        late = trace.last(name, looks)[0]
+        if len(late) == looks:
+            begin = min(late[0], late[-1] - steps)
+            if trace.first(name, 1)[0][0] <= begin:
+                found |= since(trace, (name,), begin)
+    return {label: course for label, course in found.items() if len(course) >= looks}
+
+
 def _courses(trace: Trace, series: dict[str, tuple[Sequence[int], Sequence[Value]]]) -> dict[str, Course]:
     found: dict[str, Course] = {}
     for name, (steps, rows) in series.items():

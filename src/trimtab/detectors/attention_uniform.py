@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trimtab.detectors._detector import Detector, listed, number
-from trimtab.detectors._looks import examined, first, middle, since, values
+from trimtab.detectors._looks import examined, first, lasting, middle, values
 from trimtab.records import Finding, Severity, Unknown
 from trimtab.trace import HEAD, Trace
 
@@ -54,7 +54,7 @@ class AttentionUniform(Detector):
     window: int = 128
     """In steps; in healthy small transformers attentions that look uniform move within 64."""
     looks: int = 5
-    """Fewer in the window say nothing about how it moves."""
+    """Fewer say nothing about how it moves."""
     patience: int = 256
     """In steps, before attentions that never moved are mentioned."""
 
@@ -62,15 +62,16 @@ class AttentionUniform(Detector):
         sources = (*(("attention_entropy",) if trace.has("attention_entropy") else ()), *examined(trace, "entropy"))
         if not sources:
             return self.unknown(trace, "no attention was found in the graph, and none was examined by name")
-        begin = trace.step - self.window
-        if begin < 0:
-            return self.unknown(trace, f"every attention begins uniform: judged from step {self.window} on")
-        late = since(trace, sources, begin)
+        late = lasting(trace, sources, self.looks, self.window)
+        if not late:
+            return self.unknown(
+                trace, f"every attention begins uniform: {self.looks} looks over {self.window} steps are needed"
+            )
+        begin = min(course[0][0] for course in late.values())
         uniform = []
         for label, course in late.items():
             entropies = values(course)
-            still = len(entropies) >= self.looks and max(entropies) - min(entropies) <= self.moves
-            if still and min(entropies) >= self.entropy:
+            if min(entropies) >= self.entropy and max(entropies) - min(entropies) <= self.moves:
                 uniform.append(label)
         if not uniform:
             return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trimtab.detectors._detector import Detector, number
-from trimtab.detectors._looks import examined, first, middle, since, values
+from trimtab.detectors._looks import examined, first, lasting, middle, since, values
 from trimtab.records import Finding, Severity, Unknown
 from trimtab.trace import HEAD, Trace
 
@@ -52,7 +52,9 @@ class LatentUnused(Detector):
     window: int = 96
     """In steps; a healthy small autoencoder has its first active units after 32, and all of them after 96."""
     looks: int = 4
-    """Fewer in the window say too little."""
+    """Fewer say too little."""
+    beginning: int = 32
+    """What the code carries before this step is chance: its weights are not trained yet."""
     nats: float = 0.02
     """Of the whole code: with ten times the usual weight 0.001 to 0.002 remain; a healthy code has at least 0.3."""
     share: float = 1e-3
@@ -70,17 +72,13 @@ class LatentUnused(Detector):
             divergences = []
         if not units and not divergences:
             return self.unknown(trace, "no latent was examined by name and no divergence (kl) was recorded")
-        begin = trace.step - self.window
-        few = self.unknown(trace, f"too few looks at the latent so far: {self.looks} within {self.window} steps")
-        if begin < 0:
-            return few
-        late = since(trace, (*units, *divergences), begin)
-        enough = {name: course for name, course in late.items() if len(course) >= self.looks}
-        for name, course in enough.items():
-            found = (self._units if name in units else self._divergence)(trace, name, values(course), begin)
+        late = lasting(trace, (*units, *divergences), self.looks, self.window)
+        for name, course in late.items():
+            found = (self._units if name in units else self._divergence)(trace, name, values(course), course[0][0])
             if found is not None:
                 return found
-        return None if enough else few
+        few = f"too few looks at the latent so far: {self.looks} over {self.window} steps are needed"
+        return None if late else self.unknown(trace, few)
 
     def _units(self, trace: Trace, name: str, late: list[float], begin: int) -> Finding | None:
         if max(late) > 0:
@@ -101,7 +99,7 @@ class LatentUnused(Detector):
         if max(late) > self.nats or max(late) <= 0:  # exactly 0: a weight that has not been switched on
             return None
         losses = [abs(loss) for loss in values(since(trace, ("loss",), begin).get("loss", []))]
-        past = [value for step, value in first(trace, (name,), HEAD)[name] if step >= self.window // 3]
+        past = [value for step, value in first(trace, (name,), HEAD)[name] if step >= self.beginning]
         part = len(late) // 3 or 1
         rising = middle(late[-part:]) > self.rises * middle(late[:part])
         share = middle(late) / max(middle(losses), 1e-30) if losses else 1.0

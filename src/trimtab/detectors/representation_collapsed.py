@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trimtab.detectors._detector import Detector, number
-from trimtab.detectors._looks import Course, examined, first, last, middle, since, values
+from trimtab.detectors._looks import examined, first, lasting, middle, values
 from trimtab.records import Evidence, Finding, Severity, Unknown
 from trimtab.trace import Trace
 
@@ -86,13 +86,8 @@ class RepresentationCollapsed(Detector):
 
     def _now_and_first(self, trace: Trace, name: str) -> tuple[list[float], float]:
         """Return the latest values over the steps that they must span, nothing while too few, and the largest early."""
-        late = last(trace, (name,), self.looks).get(name, [])
-        early = first(trace, (name,), self.looks).get(name, [])
-        if len(late) < self.looks:
-            return [], 0.0
-        begin = min(late[0][0], late[-1][0] - self.steps)
-        lasting: Course = since(trace, (name,), begin).get(name, [])
-        return (values(lasting) if early[0][0] <= begin else []), max(values(early))
+        late = lasting(trace, (name,), self.looks, self.steps).get(name, [])
+        return values(late), max(values(first(trace, (name,), self.looks).get(name, [])), default=0.0)
 
     def _named(self, trace: Trace, name: str, supervised: bool) -> Finding | None:
         spreads, first_spread = self._now_and_first(trace, f"{name}/spread")
