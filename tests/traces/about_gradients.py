@@ -160,6 +160,11 @@ def tiny_after_a_warm_up() -> Trace:
     return {}, slim(rows)
 
 
+@fires("update-too-small", by=100)
+def updates_that_stop_midway() -> Trace:
+    return {}, slim(set_all(healthy(128), 40, update_ratio=[0], update_norms=[0] * 4))
+
+
 @silent("update-too-small")
 def fine_tuning_near_the_optimum() -> Trace:
     return {}, set_all(healthy(start=0.4), update_ratio=[3.8e-6], learning_rate=[1e-6], chance_level=2.3)

@@ -9,7 +9,7 @@ from typing import Any
 from trimtab.detectors._detector import Detector, number
 from trimtab.detectors._measured import largest, middle, rate_is_steady
 from trimtab.detectors.gradient_exploding import Began
-from trimtab.records import Finding, Severity, Unknown
+from trimtab.records import Finding, Severity, Unknown, Value
 from trimtab.trace import Fold, Trace
 
 _LOSS, _NORM = Began("loss"), Began("gradient_norm")
@@ -22,7 +22,7 @@ class UpdateTooSmall(Detector):
     What it sees.
     The norm of the update over the norm of the weights is near the rounding of the weights in every parameter group,
     in all of the last measured updates, while the learning rate is steady, the gradient is as large as at the beginning
-    and the loss has not fallen.
+    and the loss has not fallen. Or the updates were there once, and are now exactly zero.
 
     Why it matters.
     At a millionth of the weights an update, even a million updates hardly change them; below the rounding of float32
@@ -53,6 +53,8 @@ class UpdateTooSmall(Detector):
     above 2.5e-6; rates a million times too small are below 1.2e-7. An element of float32 feels 6e-8 of itself."""
     measurements: int = 16
     """So many measured updates in a row: all steps are measured at the beginning, so a rate is judged at step 15."""
+    stopped: int = 6
+    """So many measured updates of exactly zero, after others: no optimizer stops by itself while it has a gradient."""
     gradient: float = 0.3
     """The gradient must be at least so many times its early level: near an optimum it falls by orders of magnitude."""
     fallen: float = 0.9
@@ -66,21 +68,24 @@ class UpdateTooSmall(Detector):
         if ratios is None:
             return self.unknown(trace, "how far an update moves the weights was not measured")
         now = largest(ratios)
-        if now >= self.replaced or now == 0.0:
+        if now >= self.replaced:
             return None
         begin, norm = trace.fold(_NORM), middle(trace.last("gradient_norm", 8)[1])
         if norm != norm or not trace.has("learning_rate"):
             return self.unknown(trace, "the gradient norm or the learning rate was not measured")
         steps, rows = trace.last("update_ratio", self.measurements)
         moved = [largest(each) for each in rows]
-        if len(steps) < self.measurements or not 0.0 < max(moved) < self.replaced:
+        stopped = all(map(_is_still, rows[-self.stopped :])) and any(moved)
+        if stopped:
+            steps, moved = steps[-self.stopped :], moved[-self.stopped :]
+        elif len(steps) < self.measurements or not 0.0 < max(moved) < self.replaced:
             return None
         early, loss = trace.fold(_LOSS), middle(trace.last("loss", 8)[1])
         level = early.typical if early.typical == early.typical else early.first
         usual = begin.typical if begin.typical == begin.typical else begin.first
-        if not norm >= self.gradient * usual or norm == 0.0 or (level > 0 and loss < self.fallen * level):
+        if not stopped and level > 0 and loss < self.fallen * level:
             return None
-        if not rate_is_steady(trace, steps[0]):
+        if not norm >= self.gradient * usual or norm == 0.0 or not rate_is_steady(trace, steps[0]):
             return None
         factors = trace.last("clip_factor", self.measurements)[1]
         if factors and middle(factors) <= self.clipped:
@@ -90,7 +95,7 @@ class UpdateTooSmall(Detector):
             trace,
             severity=Severity.ERROR,
             summary=(
-                f"an update replaces {number(middle(moved))} of the weights (last {self.measurements} measured up to "
+                f"an update replaces {number(middle(moved))} of the weights (last {len(moved)} measured up to "
                 f"step {trace.step}) at a steady learning rate of {number(rate)}; gradient norm {number(norm)}, at the "
                 f"beginning {number(usual)}"
             ),
@@ -107,3 +112,8 @@ class UpdateTooSmall(Detector):
                 "clip_factor": middle(factors) if factors else math.nan,
             },
         )
+
+
+def _is_still(row: Value) -> bool:
+    """Say whether an update moved nothing at all; NaN is no rest."""
+    return not any(entry != 0.0 for entry in row) if isinstance(row, tuple) else row == 0.0
