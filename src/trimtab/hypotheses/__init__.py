@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from trimtab.hypotheses import (
     backward_fault_in_one_module,
+    curriculum_step_too_hard,
     data_has_no_signal,
+    data_pipeline_changed,
+    data_sorted_by_label,
+    evaluated_in_training_mode,
     frozen_by_mistake,
     graph_cut_by_detach,
+    graph_kept_across_steps,
     initial_weights_too_large,
+    inputs_not_scaled,
     learning_rate_schedule_ended,
     learning_rate_too_high,
     loader_repeats_one_batch,
@@ -17,8 +23,11 @@ from trimtab.hypotheses import (
     numerical_fault_in_loss,
     only_the_logged_loss_is_broken,
     optimizer_does_not_hold_parameters,
+    pretrained_weights_not_loaded,
     softmax_before_cross_entropy,
+    trained_in_evaluation_mode,
     training_too_short,
+    wrong_loss_for_targets,
 )
 from trimtab.hypotheses._hypothesis import CONVINCING, NONFINITE, Condition, Gate, Hypothesis, Weight
 from trimtab.hypotheses._weigh import NONE_OF_THESE, rank, weigh
@@ -40,6 +49,15 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     training_too_short.HYPOTHESIS,
     numerical_fault_in_loss.HYPOTHESIS,
     backward_fault_in_one_module.HYPOTHESIS,
+    data_sorted_by_label.HYPOTHESIS,
+    data_pipeline_changed.HYPOTHESIS,
+    curriculum_step_too_hard.HYPOTHESIS,
+    inputs_not_scaled.HYPOTHESIS,
+    wrong_loss_for_targets.HYPOTHESIS,
+    trained_in_evaluation_mode.HYPOTHESIS,
+    evaluated_in_training_mode.HYPOTHESIS,
+    pretrained_weights_not_loaded.HYPOTHESIS,
+    graph_kept_across_steps.HYPOTHESIS,
 )
 
 __all__ = [

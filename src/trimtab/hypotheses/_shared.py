@@ -62,6 +62,12 @@ _OTHER_FAULTS = (
     "double-softmax",
     "same-batch-repeated",
     "loss-far-from-chance",
+    "labels-sorted",
+    "labels-unrelated",
+    "inputs-unscaled",
+    "loss-does-not-fit-targets",
+    "modules-in-wrong-mode",
+    "weights-lost-after-load",
 )
 
 

@@ -7,8 +7,8 @@ wrong; it may overflow at once, or spend its training on unlearning.
 Why the weights. The loss before the first update depends on weights and inputs alone, neither on the optimizer nor on
 its rate: ten times chance or more +24, three times (margin losses and tied embeddings start there too) +12. A first
 gradient of a million +22, of a thousand +18, as both need a loss in unusual units otherwise. These say one thing (one
-family). A first loss that was judged and in order refutes it: -25. A loss that is a sum has large gradients with good
-weights: -15.
+family). A first loss that was judged and in order refutes it: -25. Inputs that were measured and are large explain the
+start by themselves: -20. A loss that is a sum has large gradients with good weights: -15.
 """
 
 from __future__ import annotations
@@ -42,6 +42,9 @@ HYPOTHESIS = Hypothesis(
         Weight(
             "loss-far-from-chance", -25.0, when=(Condition("measured", ">=", 3.0),), absent=True,
             why="the first loss is in order",
+        ),
+        Weight(
+            "inputs-unscaled", -20.0, when=shared.GRAVE, why="the inputs are large, which explains the start by itself"
         ),
         Weight(
             "gradient-exploding", -15.0, when=shared.A_SUM, why="a loss that is a sum has large gradients anyway"

@@ -62,6 +62,10 @@ HYPOTHESIS = Hypothesis(
             why="the loss is a sum, which makes long steps at any rate",
         ),
         Weight(
+            "inputs-unscaled", -20.0, when=shared.GRAVE, family="long at any rate",
+            why="inputs that are not scaled make long steps at any rate",
+        ),
+        Weight(
             "gradients-accumulate", -20.0, family="long at any rate",
             why="gradients that are never cleared make long steps at any rate",
         ),
