@@ -88,13 +88,13 @@ THRESHOLDS: dict[str, Scaled] = {
     "step-slowing": Scaled(raised=("times",)),
     "memory-growing": Scaled(raised=("times", "bytes")),
     # attention, representations, units
-    "attention-uniform": Scaled(),
-    "attention-saturated": Scaled(),
-    "attention-logits-growing": Scaled(),
-    "representation-collapsed": Scaled(),
-    "latent-unused": Scaled(),
-    "dead-units": Scaled(),
-    "saturated-units": Scaled(),
+    "attention-uniform": Scaled(lowered=("moves", "sharper")),
+    "attention-saturated": Scaled(raised=("logit", "logit_later"), lowered=("entropy",)),
+    "attention-logits-growing": Scaled(raised=("logit", "growth")),
+    "representation-collapsed": Scaled(lowered=("spread", "spread_fallen", "rank_fallen", "alike")),
+    "latent-unused": Scaled(lowered=("nats", "share")),
+    "dead-units": Scaled(raised=("share", "whole")),
+    "saturated-units": Scaled(raised=("share",)),
 }
 """Code -> its main thresholds, which are scaled together."""
 

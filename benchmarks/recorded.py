@@ -190,7 +190,7 @@ def listing(all_judged: Sequence[Judged], code: str) -> str:
 
 
 def alarms(all_judged: Sequence[Judged]) -> str:
-    """Return every alarm in a healthy run, and which runs of a fault nobody caught."""
+    """Return every alarm in a healthy run, which runs of a fault nobody caught, and what was said wrongly there."""
     lines = []
     for j in all_judged:
         if j.job.family:
@@ -200,10 +200,18 @@ def alarms(all_judged: Sequence[Judged]) -> str:
     missed = [j.job for j in faulty if not any(caught(j, code) for code in j.job.case.right_codes)]  # type: ignore[union-attr]
     for (name, family), count in Counter((job.name, job.family) for job in missed).items():
         lines.append(f"missed {name}/{family} {count} times")
+    wrong = [(j.job.name, j.job.family, e.code) for j in faulty for e in j.raised if e.code not in _allowed(j)]
+    for (name, family, code), count in Counter(wrong).items():
+        lines.append(f"wrong extra in {name}/{family}: {code}, {count} times")
     runs = [j for j in all_judged if not j.job.family]
     lines.append(f"{sum(bool(j.raised) for j in runs)} of {len(runs)} healthy runs with an alarm")
-    lines.append(f"{len(faulty) - len(missed)} of {len(faulty)} fault runs caught")
+    lines.append(f"{len(faulty) - len(missed)} of {len(faulty)} fault runs caught, {len(wrong)} wrong extras")
     return "\n".join(lines)
+
+
+def _allowed(judged: Judged) -> set[str]:
+    case = judged.job.case
+    return {*case.right_codes, *case.also_true} if case is not None else set()
 
 
 def show(one: Record, names: Sequence[str]) -> str:
