@@ -22,7 +22,7 @@ class Metric(NamedTuple):
     """What a metric did so far; all of it turned so that higher is better.
 
     Attributes:
-        count: how many finite values there were.
+        seen: how many finite values there were.
         first: the first of them.
         last, last_step: the latest of them; `before` the one before it.
         total, weight: the moving average is their quotient.
@@ -32,7 +32,7 @@ class Metric(NamedTuple):
         run: how many values in a row were worse than the best average by more than four times the scatter.
     """
 
-    count: int = 0
+    seen: int = 0
     first: float = math.nan
     last: float = math.nan
     last_step: int = -1
@@ -59,7 +59,7 @@ class Metric(NamedTuple):
     @property
     def since_best(self) -> int:
         """How many values came after the best average."""
-        return self.count - self.best_count
+        return self.seen - self.best_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +81,16 @@ class Smoothed:
         total, weight = KEEP * state.total + (1 - KEEP) * value, KEEP * state.weight + (1 - KEEP)
         average = total / weight
         best, best_step, best_count = state.best, state.best_step, state.best_count
-        if state.count == 0 or average > best:
-            best, best_step, best_count = average, step, state.count + 1
+        if state.seen == 0 or average > best:
+            best, best_step, best_count = average, step, state.seen + 1
         scatter = state.scatter
-        if state.count >= 2:
+        if state.seen >= 2:
             strayed = 0.5 * abs(value - 2.0 * state.last + state.before)
             scatter = strayed if scatter == 0.0 else SCATTER * scatter + (1 - SCATTER) * min(strayed, 3.0 * scatter)
-        worse = state.count > 0 and value < state.best - 4.0 * state.scatter
+        worse = state.seen > 0 and value < state.best - 4.0 * state.scatter
         return Metric(
-            count=state.count + 1,
-            first=state.first if state.count else value,
+            seen=state.seen + 1,
+            first=state.first if state.seen else value,
             last=value,
             last_step=step,
             before=state.last,

@@ -58,7 +58,7 @@ class MetricDropped(Detector):
         judged = False
         for key, higher in known(trace):
             metric = trace.fold(Smoothed(key, higher))
-            if metric.count < self.values:
+            if metric.seen < self.values:
                 continue
             judged = True
             if metric.since_best and not still_learning(trace, metric.best_step):

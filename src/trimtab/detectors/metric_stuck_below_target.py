@@ -66,7 +66,7 @@ class MetricStuckBelowTarget(MilestoneMissed):
         judged = False
         for milestone in declared:
             metric = trace.fold(_smoothed(milestone))
-            if metric.count < self.values:
+            if metric.seen < self.values:
                 continue
             judged = True
             if trace.step <= milestone.by_step and self._rests(metric, milestone):
@@ -83,7 +83,7 @@ class MetricStuckBelowTarget(MilestoneMissed):
             return False
         gain = metric.averages[-1] - metric.averages[-self.rest]
         moved = metric.way > 0.1 * (target - metric.first)
-        return gain < self.gained * missing and (moved or metric.count >= 2 * self.values)
+        return gain < self.gained * missing and (moved or metric.seen >= 2 * self.values)
 
     def _found(self, trace: Trace, milestone: Milestone, metric: Metric) -> Finding:
         sign = 1.0 if _higher(milestone) else -1.0

@@ -63,7 +63,7 @@ class PastItsPeak(Detector):
             if is_of_training(key):
                 continue
             metric = trace.fold(Smoothed(key, higher))
-            if metric.count < self.values:
+            if metric.seen < self.values:
                 continue
             judged = True
             if metric.since_best >= self.after:
