@@ -9,6 +9,7 @@ from trimtab.detectors.attention_uniform import AttentionUniform
 from trimtab.detectors.better_than_possible import BetterThanPossible
 from trimtab.detectors.clipping_always_active import ClippingAlwaysActive
 from trimtab.detectors.clipping_starves import ClippingStarves
+from trimtab.detectors.dead_units import DeadUnits
 from trimtab.detectors.double_softmax import DoubleSoftmax
 from trimtab.detectors.gradient_exploding import GradientExploding
 from trimtab.detectors.gradient_not_finite import GradientNotFinite
@@ -45,6 +46,7 @@ from trimtab.detectors.precision_underflow import PrecisionUnderflow
 from trimtab.detectors.representation_collapsed import RepresentationCollapsed
 from trimtab.detectors.response_budget_spent import ResponseBudgetSpent
 from trimtab.detectors.same_batch_repeated import SameBatchRepeated
+from trimtab.detectors.saturated_units import SaturatedUnits
 from trimtab.detectors.scaler_skips_too_often import ScalerSkipsTooOften
 from trimtab.detectors.step_slowing import StepSlowing
 from trimtab.detectors.trimtab_failed import TrimtabFailed
@@ -103,6 +105,8 @@ DETECTORS: tuple[Detector, ...] = (
     AttentionUniform(),
     LatentUnused(),
     RepresentationCollapsed(),
+    DeadUnits(),
+    SaturatedUnits(),
 )
 
 __all__ = [
@@ -113,6 +117,7 @@ __all__ = [
     "BetterThanPossible",
     "ClippingAlwaysActive",
     "ClippingStarves",
+    "DeadUnits",
     "Detector",
     "DoubleSoftmax",
     "GradientExploding",
@@ -150,6 +155,7 @@ __all__ = [
     "RepresentationCollapsed",
     "ResponseBudgetSpent",
     "SameBatchRepeated",
+    "SaturatedUnits",
     "ScalerSkipsTooOften",
     "StepSlowing",
     "TrimtabFailed",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from trimtab.hypotheses import (
+    activations_saturate,
     backward_fault_in_one_module,
+    bad_batch,
     curriculum_step_too_hard,
     data_has_no_signal,
     data_pipeline_changed,
@@ -16,6 +18,8 @@ from trimtab.hypotheses import (
     inputs_not_scaled,
     learning_rate_schedule_ended,
     learning_rate_too_high,
+    learning_rate_too_low,
+    learning_rate_too_noisy,
     loader_repeats_one_batch,
     loss_reduction_wrong,
     missing_zero_grad,
@@ -25,8 +29,11 @@ from trimtab.hypotheses import (
     optimizer_does_not_hold_parameters,
     pretrained_weights_not_loaded,
     softmax_before_cross_entropy,
+    target_leaks_into_input,
     trained_in_evaluation_mode,
+    trained_past_the_peak,
     training_too_short,
+    units_died,
     wrong_loss_for_targets,
 )
 from trimtab.hypotheses._hypothesis import CONVINCING, NONFINITE, Condition, Gate, Hypothesis, Weight
@@ -39,14 +46,19 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     non_finite_input.HYPOTHESIS,
     loader_repeats_one_batch.HYPOTHESIS,
     data_has_no_signal.HYPOTHESIS,
+    target_leaks_into_input.HYPOTHESIS,
+    bad_batch.HYPOTHESIS,
     missing_zero_grad.HYPOTHESIS,
     optimizer_does_not_hold_parameters.HYPOTHESIS,
     graph_cut_by_detach.HYPOTHESIS,
     frozen_by_mistake.HYPOTHESIS,
     learning_rate_too_high.HYPOTHESIS,
+    learning_rate_too_low.HYPOTHESIS,
+    learning_rate_too_noisy.HYPOTHESIS,
     initial_weights_too_large.HYPOTHESIS,
     learning_rate_schedule_ended.HYPOTHESIS,
     training_too_short.HYPOTHESIS,
+    trained_past_the_peak.HYPOTHESIS,
     numerical_fault_in_loss.HYPOTHESIS,
     backward_fault_in_one_module.HYPOTHESIS,
     data_sorted_by_label.HYPOTHESIS,
@@ -58,6 +70,8 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     evaluated_in_training_mode.HYPOTHESIS,
     pretrained_weights_not_loaded.HYPOTHESIS,
     graph_kept_across_steps.HYPOTHESIS,
+    units_died.HYPOTHESIS,
+    activations_saturate.HYPOTHESIS,
 )
 
 __all__ = [

@@ -6,7 +6,7 @@ by a hook that was left over. Or the rate of every group was zero from the first
 
 Why the weights. A gradient without an update is close to the definition: +22. A rate of zero in one group beside
 others that learn says the same thing (one family): +20 when it never was positive. A gradient of exactly zero may also
-come from dead units, which no hypothesis describes yet: +13. All rates at zero from the start: +20. A rate that was
+come from dead units: +13, and -15 where units are seen to be dead. All rates at zero from the start: +20. A rate that was
 positive before belongs to a schedule: -14.
 """
 
@@ -40,6 +40,7 @@ HYPOTHESIS = Hypothesis(
             "learning-rate-zero", -14.0, when=(Condition("was_positive", "==", 1.0),),
             why="the rate had been positive: its schedule took it to zero",
         ),
+        Weight("dead-units", -15.0, when=shared.GRAVE, why="dead units pass no gradient on to what comes before them"),
     ),
     probe="every-trainable-parameter-moves",
     remedies=(
