@@ -93,11 +93,17 @@ def test_each_weight_says_why_and_some_speak_for_the_cause(hypothesis):
     assert len(set(named)) == len(named), "a table with two rows of one name cannot be added up again"
 
 
+OF_THE_RATE = {
+    "learning-rate-too-high", "learning-rate-too-low", "learning-rate-too-noisy", "training-too-short",
+    "frozen-by-mistake",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("key", "causes"),
     [
-        ("arguments.lr", {"learning-rate-too-high", "training-too-short", "frozen-by-mistake"}),
-        ("optimizers.main.groups.0.initial_lr", {"learning-rate-too-high", "training-too-short", "frozen-by-mistake"}),
+        ("arguments.lr", OF_THE_RATE),
+        ("optimizers.main.groups.0.initial_lr", OF_THE_RATE),
         ("config.model.init_std", {"initial-weights-too-large"}),
         ("config.loss.reduction", {"loss-reduction-wrong"}),
         ("arguments.freeze_encoder", {"frozen-by-mistake"}),
@@ -259,7 +265,7 @@ SIGNATURES = (
     ),
     Signature(
         cause="only-the-logged-loss-is-broken",
-        found=(loss_nan(gradient_norm=0.7),),
+        found=(found("logged-loss-not-finite", WARNING, loss=NAN, gradient_norm=0.7, updates=1.0),),
     ),
     Signature(cause="data-has-no-signal", found=(missed(improving=0.0, best_step=20.0, progress=0.05, travelled=0.8),)),
     Signature(cause="data-has-no-signal", found=(missed(improving=1.0, best_step=99.0, progress=0.08, travelled=0.7),)),

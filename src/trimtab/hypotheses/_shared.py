@@ -19,8 +19,6 @@ INPUT_BROKEN = (Condition("input_nonfinite", ">", 0.0),)
 INPUT_WHOLE = (Condition("input_nonfinite", "==", 0.0),)
 WEIGHTS_LOST = (Condition("nonfinite_weights", ">", 0.0),)
 
-CALM_GRADIENT = (Condition("gradient_norm", "<", 1e9),)
-"""Finite and no overflow in the making; the limit is that of `gradient-exploding`."""
 GRADIENT_BROKEN = (Condition("gradient_norm", "is", NONFINITE),)
 
 LOSS_WHOLE = Condition("loss", "<", math.inf)
@@ -68,6 +66,16 @@ _OTHER_FAULTS = (
     "loss-does-not-fit-targets",
     "modules-in-wrong-mode",
     "weights-lost-after-load",
+    "gradient-vanishing",
+    "graph-detached",
+    "update-too-large",
+    "update-too-small",
+    "clipping-starves",
+    "moments-poisoned",
+    "weight-decay-dominates",
+    "precision-underflow",
+    "scaler-skips-too-often",
+    "norm-growing",
 )
 
 

@@ -3,10 +3,12 @@
 How it shows. A declared milestone on held-out data was missed, the metric is at rest although the weights moved, and
 everything else was judged and is in order: batches differ, the loss is right, nothing blows up.
 
-Why the weights. A miss at rest: +10. A metric that had come a good part of the way speaks of a signal: -15. Weights
-that went a good way without it: +6; weights that hardly moved have not tried yet: -14. Each rule that judged and
-stayed silent takes another explanation away, +1 or +2; where it could not judge it counts nothing and is listed.
-Another fault found explains the miss better: -25, once, for data are blamed last although they are looked at first.
+Why the weights. A miss at rest: +10; a loss at rest at chance, though the weights move: +14; a metric at rest near
+where it began: +6 (one family). A metric that had come a good part of the way speaks of a signal: -15. Weights that
+went a good way without it: +6; weights that hardly moved, or updates too small to move them, have not tried yet: -14.
+Each rule that judged and stayed silent takes another explanation away, +1 or +2; where it could not judge it counts
+nothing and is listed. Another fault found explains the miss better: -25, once, for data are blamed last although they
+are looked at first.
 """
 
 from __future__ import annotations
@@ -30,6 +32,14 @@ HYPOTHESIS = Hypothesis(
             why="the metric has hardly left where it began",
         ),
         Weight(
+            "loss-at-chance", 14.0, when=shared.GRAVE, family="trend",
+            why="the loss rests at that of a guess that knows nothing, though the weights move",
+        ),
+        Weight(
+            "metric-stuck-below-target", 6.0, when=(shared.NOT_ON_ITS_WAY,), family="trend",
+            why="the metric rests near where it began",
+        ),
+        Weight(
             "milestone-missed", -15.0, when=(shared.ON_ITS_WAY,), why="the metric had come a good part of the way"
         ),
         Weight("milestone-missed", 6.0, when=(shared.MOVED,), family="movement", why="the weights went a good way"),
@@ -44,6 +54,9 @@ HYPOTHESIS = Hypothesis(
         Weight("gradients-accumulate", 1.0, absent=True, why="the gradients are cleared"),
         Weight("double-softmax", 1.0, absent=True, why="the loss gets raw scores"),
         Weight("gradient-exploding", 2.0, absent=True, why="the training does not blow up"),
+        Weight(
+            "update-too-small", -14.0, when=shared.GRAVE, family="movement", why="updates change next to nothing"
+        ),
         *shared.other_faults(-25.0),
     ),
     probe="data-is-learnable",

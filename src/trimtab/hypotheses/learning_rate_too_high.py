@@ -70,7 +70,7 @@ HYPOTHESIS = Hypothesis(
             why="gradients that are never cleared make long steps at any rate",
         ),
         Weight(
-            "loss-not-finite", -25.0, when=shared.CALM_GRADIENT, family="elsewhere",
+            "logged-loss-not-finite", -25.0, family="elsewhere",
             why="the gradient is calm: only the number of the loss is broken",
         ),
         Weight("loss-not-finite", -25.0, when=shared.INPUT_BROKEN, family="elsewhere", why="the input is not finite"),

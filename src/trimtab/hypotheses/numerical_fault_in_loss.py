@@ -45,7 +45,7 @@ HYPOTHESIS = Hypothesis(
             "gradient-not-finite", -10.0, when=shared.PART_BROKEN, why="the gradients nearest to the loss are right"
         ),
         Weight(
-            "loss-not-finite", -25.0, when=shared.CALM_GRADIENT, family="elsewhere", why="the gradient is finite"
+            "logged-loss-not-finite", -25.0, family="elsewhere", why="the gradient is finite"
         ),
         Weight("loss-not-finite", -25.0, when=shared.INPUT_BROKEN, family="elsewhere", why="the input is not finite"),
         Weight(

@@ -1,7 +1,7 @@
 """The number that is reported as loss is NaN or infinite, while the gradients, and so the training, are right.
 
-How it shows. `loss-not-finite` with a finite gradient norm at the same update: something without a gradient, a constant
-or a term of weight zero, was added to the loss. The weights stay whole and the metrics go on improving.
+How it shows. `logged-loss-not-finite`, with a finite gradient norm at the same update: something without a gradient, a
+constant or a term of weight zero, was added to the loss. The weights stay whole and the metrics go on improving.
 
 Why the weights. A NaN that takes part in the gradient makes the gradient NaN; a finite gradient under a NaN loss is
 close to a proof: +28. A gradient that is broken too refutes it: -30, said by either finding (one family). A gradient
@@ -21,7 +21,7 @@ HYPOTHESIS = Hypothesis(
     prior=-13.0,
     evidence=(
         Weight(
-            "loss-not-finite", 28.0, when=shared.CALM_GRADIENT,
+            "logged-loss-not-finite", 28.0,
             why="the gradient of the same update is finite and calm",
         ),
         Weight(

@@ -4,10 +4,10 @@ How it shows. A declared milestone was missed, while the metric was still improv
 and nothing else is wrong. A learning rate far too low is the same thing: too little movement in the time given.
 
 Why the weights. A metric that had come a good part of the way and was still improving: +14; improving, but only just
-(noise does that once in a while): +6; at rest, though its best value is its latest: +3; best value long ago: -10.
-These exclude one another. The way that the weights went, the typical update times their number, is less than a fifth
-of themselves: +12, for a fresh network has to go further; a good way went without progress: -8. Another fault explains
-the miss by itself: -15, once, whichever it is.
+(noise does that once in a while): +6; at rest, though its best value is its latest: +3; best value long ago, or a
+metric that rests near where it began: -10. These exclude one another. The way that the weights went, the typical update
+times their number, is less than a fifth of themselves: +12, for a fresh network has to go further; a good way went
+without progress: -8. Another fault explains the miss by itself: -15, once, whichever it is.
 """
 
 from __future__ import annotations
@@ -42,6 +42,10 @@ HYPOTHESIS = Hypothesis(
         Weight(
             "milestone-missed", -8.0, when=(shared.MOVED, shared.NOT_ON_ITS_WAY), family="movement",
             why="the weights went a good way without progress",
+        ),
+        Weight(
+            "metric-stuck-below-target", -10.0, when=(shared.NOT_ON_ITS_WAY,),
+            why="the metric rests near where it began",
         ),
         *shared.other_faults(-15.0),
     ),
