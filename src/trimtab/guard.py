@@ -33,6 +33,7 @@ from trimtab.judge import MAIN, Detector, Event, History, Ignore, Judge, failed
 from trimtab.live import Live, Sensor
 from trimtab.measure import Measure
 from trimtab.milestone import Milestone
+from trimtab.overhear import EVALUATION, Overheard
 from trimtab.records import Finding, Note, Outcome, Severity, Signal, Value
 from trimtab.respond import Action, Respond
 from trimtab.run import RunWriter
@@ -190,6 +191,8 @@ class Guard:
         if not lazily:
             self._open()
         attach.attach(self)
+        self._overheard = Overheard()
+        self._overheard.start()
         atexit.register(self._at_exit)
 
     # -- the user's calls ----------------------------------------------------------------------------------------
@@ -310,9 +313,12 @@ class Guard:
         """End the run: hand on what is still waiting, say how it ended, restore torch. Safe to call twice."""
         if self._closed or os.getpid() != self._pid:  # a forked child inherits the object but not the run
             return
+        if self.measure.update:
+            self._safely("close", self._hear)
         self._safely("close", self.measure.flush)
         self._closing = True
         attach.detach(self)
+        self._overheard.stop()
         self._closed = True
         atexit.unregister(self._at_exit)
         elapsed = self.measure.seconds()
@@ -346,6 +352,9 @@ class Guard:
 
     def step_begins(self, optimizer: torch.optim.Optimizer, closure: bool) -> None:
         """Measure, and stop the training here when a response has asked for it."""
+        heard = self._overheard.take(self.measure.update)
+        if heard:
+            self._safely("overhear", self._write_heard, heard)
         if self._unanswered:  # what was found after the last update, or inside its closure
             self._answer_now(None)
         if self._stopping is not None:
@@ -366,9 +375,21 @@ class Guard:
             facts["changed"] = float(changed)
         self._tell(Note(kind="weights-loaded", step=self._step(), facts=facts))
 
+    def _hear(self) -> None:
+        self._write_heard(self._overheard.take(self.measure.update))
+
+    def _write_heard(self, heard: dict[str, Value]) -> None:
+        """Write what was overheard since the last update; only of the loss function is it known what is better."""
+        if EVALUATION in heard and EVALUATION not in self._metrics:
+            self._metrics[EVALUATION] = "lower"
+            self._tell(Note(kind="metric", step=self._step(), text=EVALUATION, facts={"better": "lower"}))
+        if heard:
+            self._own_row(heard)
+
     def broke(self, where: str, error: Exception) -> None:
         """Take in that Trimtab itself failed; `attach` has already let go of the training."""
         self._broken = True
+        self._overheard.stop()
         log.warning(
             "Trimtab failed in %s (%s: %s) and is switched off; the training goes on",
             where, type(error).__name__, error,
