@@ -47,11 +47,11 @@ def biases_minus_ten(training: Training, onset: int) -> None:
 
 
 def rate_burst(training: Training, onset: int) -> None:
-    """12. For two steps the learning rate is 1,000 times too high; what was pushed below zero stays there."""
+    """12. For two steps the learning rate is 100 times too high; what was pushed below zero stays there."""
     update = training.update
 
     def burst(training: Training) -> float:
-        factor = 1000.0 if onset <= training.step < onset + 2 else 1.0
+        factor = 100.0 if onset <= training.step < onset + 2 else 1.0
         for group in training.optimizer.param_groups:
             group["lr"] *= factor
         loss = update(training)

@@ -12,7 +12,21 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, StepLR
 from torch.utils.data import DataLoader, Sampler
 
-from benchmarks.cases.case import AT_ONCE, DIVERGED, DIVERGING, MILESTONE, NOT_FINITE, WIRING, FaultCase
+from benchmarks.cases.case import (
+    AT_ONCE,
+    BLOWN_UP,
+    DIVERGED,
+    DIVERGING,
+    MILESTONE,
+    NOT_FINITE,
+    NOT_LEARNING,
+    STANDING_STILL,
+    TURNS_WORSE,
+    WIRING,
+    FaultCase,
+)
+from benchmarks.cases.second_data import SECOND_DATA_INJECTIONS
+from benchmarks.cases.second_steps import SECOND_STEP_INJECTIONS
 from benchmarks.cases.training import Batch, Training, endless
 
 
@@ -205,52 +219,58 @@ def endless_warm_up(training: Training, onset: int) -> None:
 
 
 # fmt: off
-SECOND_INJECTIONS: tuple[FaultCase, ...] = (
+WIRING_INJECTIONS: tuple[FaultCase, ...] = (
     FaultCase(
         name="peak-rate-in-wrong-unit", inject=peak_rate_in_wrong_unit, families=("tabular", "tagger", "denoiser"),
-        delay_budget=DIVERGING, right_codes=DIVERGED, right_causes=("learning-rate-too-high",),
+        delay_budget=DIVERGING, right_codes=(*DIVERGED, "update-too-large", "loss-diverging"), also_true=BLOWN_UP,
+        right_causes=("learning-rate-too-high",),
     ),
     FaultCase(
         name="unit-normal-weights", inject=unit_normal_weights, families=("tabular", "tagger", "denoiser"),
-        delay_budget=WIRING, right_codes=DIVERGED, right_causes=("initial-weights-too-large",),
+        delay_budget=WIRING, right_codes=DIVERGED, also_true=(*BLOWN_UP, "update-too-large", "loss-diverging"),
+        right_causes=("initial-weights-too-large",),
     ),
     FaultCase(
         name="clearing-waits-for-a-count", inject=clearing_waits_for_a_count,
         families=("tabular", "tagger", "denoiser"), delay_budget=WIRING, wiring=True,
-        right_codes=("gradients-accumulate",), also_true=DIVERGED, right_causes=("missing-zero-grad",),
+        right_codes=("gradients-accumulate",), also_true=(*DIVERGED, *BLOWN_UP, "update-too-large", "loss-diverging"),
+        right_causes=("missing-zero-grad",),
     ),
     FaultCase(
         name="parameters-made-anew", inject=parameters_made_anew, families=("tabular", "denoiser"),
         delay_budget=WIRING, wiring=True, right_codes=("parameters-outside-optimizer", "parameters-never-changed"),
-        right_causes=("optimizer-does-not-hold-parameters",),
+        also_true=STANDING_STILL, right_causes=("optimizer-does-not-hold-parameters",),
     ),
     FaultCase(
         name="head-built-at-first-forward", inject=head_built_at_first_forward, families=("tabular", "tagger"),
         delay_budget=WIRING, wiring=True, right_codes=("parameters-outside-optimizer", "parameters-never-changed"),
-        right_causes=("optimizer-does-not-hold-parameters",),
+        also_true=STANDING_STILL, right_causes=("optimizer-does-not-hold-parameters",),
     ),
     FaultCase(
         name="no-grad-block", inject=no_grad_block, families=("tabular", "tagger", "denoiser"), delay_budget=WIRING,
-        wiring=True, right_codes=("parameters-never-changed",), right_causes=("graph-cut-by-detach",),
+        wiring=True, right_codes=("parameters-never-changed", "graph-detached"), also_true=STANDING_STILL,
+        right_causes=("graph-cut-by-detach",),
     ),
     FaultCase(
         # Not the tagger: its weight decay moves the parameters all the same.
         name="gradients-masked", inject=gradients_masked, families=("tabular", "denoiser"), delay_budget=WIRING,
-        wiring=True, right_codes=("parameters-never-changed",), right_causes=("frozen-by-mistake",),
+        wiring=True, right_codes=("parameters-never-changed",), also_true=STANDING_STILL,
+        right_causes=("frozen-by-mistake",),
     ),
     FaultCase(
         name="decay-factor-zero", inject=decay_factor_zero, families=("tabular", "tagger", "denoiser"), onset=50,
         delay_budget=WIRING, wiring=True,
-        right_codes=("learning-rate-zero",), right_causes=("learning-rate-schedule-ended",),
+        right_codes=("learning-rate-zero",), also_true=STANDING_STILL, right_causes=("learning-rate-schedule-ended",),
     ),
     FaultCase(
         name="softmax-in-the-model", inject=softmax_in_the_model, families=("tabular", "tagger"), delay_budget=WIRING,
-        wiring=True, right_codes=("double-softmax",), right_causes=("softmax-before-cross-entropy",),
+        wiring=True, right_codes=("double-softmax",), also_true=STANDING_STILL,
+        right_causes=("softmax-before-cross-entropy",),
     ),
     FaultCase(
         name="sampler-reseeded", inject=sampler_reseeded, families=("tabular", "tagger", "denoiser"),
         delay_budget=WIRING, wiring=True,
-        right_codes=("same-batch-repeated",), right_causes=("loader-repeats-one-batch",),
+        right_codes=("same-batch-repeated",), also_true=TURNS_WORSE, right_causes=("loader-repeats-one-batch",),
     ),
     FaultCase(
         name="root-of-zero-distance", inject=root_of_zero_distance, families=("tabular",), onset=30,
@@ -276,20 +296,28 @@ SECOND_INJECTIONS: tuple[FaultCase, ...] = (
     FaultCase(
         name="switched-off-term-nan", inject=switched_off_term_is_nan, families=("tabular", "tagger", "denoiser"),
         onset=30, delay_budget=AT_ONCE, wiring=True,
-        right_codes=("loss-not-finite",), right_causes=("only-the-logged-loss-is-broken",),
+        right_codes=("logged-loss-not-finite", "loss-not-finite"), right_causes=("only-the-logged-loss-is-broken",),
     ),
     FaultCase(
         name="loss-added-up", inject=loss_added_up_sample_by_sample, families=("tabular",), delay_budget=WIRING,
-        right_codes=DIVERGED, right_causes=("loss-reduction-wrong",),
+        right_codes=DIVERGED, also_true=(*BLOWN_UP, "update-too-large", "loss-diverging"),
+        right_causes=("loss-reduction-wrong",),
     ),
     FaultCase(
         name="rows-off-by-one", inject=rows_off_by_one, families=("tabular", "tagger"), delay_budget=MILESTONE,
-        declares_milestone=True, right_codes=("milestone-missed",), right_causes=("data-has-no-signal",),
+        declares_milestone=True, right_codes=("milestone-missed", *NOT_LEARNING),
+        also_true=(*TURNS_WORSE, "loss-not-moving"),
+        right_causes=("data-has-no-signal",),
     ),
     FaultCase(
         # The table is so easy that some seeds arrive all the same.
         name="endless-warm-up", inject=endless_warm_up, families=("tagger", "denoiser"), delay_budget=MILESTONE,
-        declares_milestone=True, right_codes=("milestone-missed",), right_causes=("training-too-short",),
+        declares_milestone=True, right_codes=("milestone-missed", "metric-stuck-below-target"),
+        also_true=("update-too-small", "loss-not-moving", "loss-at-chance"),
+        right_causes=("training-too-short", "learning-rate-too-low"),
     ),
 )
+"""Second injections of wrong numbers and wrong wiring."""
+
+SECOND_INJECTIONS: tuple[FaultCase, ...] = (*WIRING_INJECTIONS, *SECOND_STEP_INJECTIONS, *SECOND_DATA_INJECTIONS)
 """The second injections, each in the unseen families that it harms."""
