@@ -41,15 +41,16 @@ class PrecisionUnderflow(Detector):
     """
 
     reads: tuple[str, ...] = ("gradient_zero_share",)
-    confirm: int = 6
-    """So many looks in a row: a head that begins at zero cuts off the others for one or two."""
+    confirm: int = 8
+    """So many looks in a row: a head that begins at zero cuts off the others for one or two, and a bias of ten numbers
+    has a zero by chance now and then."""
     release: int = 3
 
     middle_share: float = 0.5
     """Half of the elements of the middle tensor are zero."""
-    least: float = 0.2
-    """In each tensor at least so many are: in healthy trainings, and in those with dead units, some tensor has below
-    0.02; gradients that pass through float16 after a factor of 1e-6 have 0.33 and more in each."""
+    least: float = 0.08
+    """In each tensor at least so many are: in healthy trainings, and in those with dead units, some tensor has none;
+    gradients that pass through float16 after a factor of 1e-6 have 0.1 and more in each."""
     tensors: int = 3
     """With fewer tensors one cannot tell underflow from a sparse one."""
 

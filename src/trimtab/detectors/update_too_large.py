@@ -85,6 +85,8 @@ class UpdateTooLarge(Detector):
                 "group": groups[group] if group < len(groups) else str(group),
                 "tensors": tuple(tensors),
                 "decay_share": middle(shares) if shares else 0.0,
+                "other_groups": largest(tuple(entries[:group]) + tuple(entries[group + 1 :])) / moved,
+                "groups": float(len(entries)),
                 "learning_rate": largest(rates[0]) if rates else float("nan"),
             },
         )

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from trimtab.hypotheses import (
+    accumulation_not_averaged,
     activations_saturate,
+    adapter_norm_runs_away,
     backward_fault_in_one_module,
     bad_batch,
+    clipping_threshold_too_low,
     curriculum_step_too_hard,
     data_has_no_signal,
     data_pipeline_changed,
     data_sorted_by_label,
     evaluated_in_training_mode,
     frozen_by_mistake,
+    gradients_underflow_in_half_precision,
+    gradients_vanish_with_depth,
     graph_cut_by_detach,
     graph_kept_across_steps,
     initial_weights_too_large,
@@ -22,11 +27,13 @@ from trimtab.hypotheses import (
     learning_rate_too_noisy,
     loader_repeats_one_batch,
     loss_reduction_wrong,
+    loss_scale_schedule_wrong,
     missing_zero_grad,
     non_finite_input,
     numerical_fault_in_loss,
     only_the_logged_loss_is_broken,
     optimizer_does_not_hold_parameters,
+    optimizer_state_poisoned,
     pretrained_weights_not_loaded,
     softmax_before_cross_entropy,
     target_leaks_into_input,
@@ -34,6 +41,7 @@ from trimtab.hypotheses import (
     trained_past_the_peak,
     training_too_short,
     units_died,
+    weight_decay_too_strong,
     wrong_loss_for_targets,
 )
 from trimtab.hypotheses._hypothesis import CONVINCING, NONFINITE, Condition, Gate, Hypothesis, Weight
@@ -72,6 +80,14 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     graph_kept_across_steps.HYPOTHESIS,
     units_died.HYPOTHESIS,
     activations_saturate.HYPOTHESIS,
+    gradients_vanish_with_depth.HYPOTHESIS,
+    clipping_threshold_too_low.HYPOTHESIS,
+    optimizer_state_poisoned.HYPOTHESIS,
+    weight_decay_too_strong.HYPOTHESIS,
+    gradients_underflow_in_half_precision.HYPOTHESIS,
+    loss_scale_schedule_wrong.HYPOTHESIS,
+    accumulation_not_averaged.HYPOTHESIS,
+    adapter_norm_runs_away.HYPOTHESIS,
 )
 
 __all__ = [

@@ -69,7 +69,6 @@ _OTHER_FAULTS = (
     "gradient-vanishing",
     "graph-detached",
     "update-too-large",
-    "update-too-small",
     "clipping-starves",
     "moments-poisoned",
     "weight-decay-dominates",

@@ -2,12 +2,14 @@
 
 How it shows. The gradient is there and the update does not arrive (`parameters-never-changed`, "update lost"): a group
 whose learning rate was left at 0, a kernel or hook that restores the weights. Or the gradient is exactly zero: masked
-by a hook that was left over. Or the rate of every group was zero from the first update on.
+by a hook that was left over. Or the rate of every group was zero from the first update on. Or updates that were there
+once have stopped, at a rate that is not zero (`update-too-small` with a measured 0).
 
 Why the weights. A gradient without an update is close to the definition: +22. A rate of zero in one group beside
-others that learn says the same thing (one family): +20 when it never was positive. A gradient of exactly zero may also
-come from dead units: +13, and -15 where units are seen to be dead. All rates at zero from the start: +20. A rate that was
-positive before belongs to a schedule: -14.
+others that learn says the same thing (one family): +20 when it never was positive. So do updates that have become
+exactly zero with a gradient beside them: +22. A gradient of exactly zero may also come from dead units: +13, and -15
+where units are seen to be dead. All rates at zero from the start: +20. A rate that was positive before belongs to a
+schedule: -14.
 """
 
 from __future__ import annotations
@@ -30,6 +32,10 @@ HYPOTHESIS = Hypothesis(
         Weight(
             "learning-rate-zero", 20.0, when=(Condition("was_positive", "==", 0.0), *shared.GRAVE), family="at rest",
             why="a learning rate was zero from the first update on",
+        ),
+        Weight(
+            "update-too-small", 22.0, when=(Condition("measured", "==", 0.0), *shared.GRAVE), family="at rest",
+            why="the updates have stopped, though there is a gradient",
         ),
         Weight(
             "parameters-never-changed", 13.0, when=(Condition("gradient_zero", ">", 0.0), *shared.GRAVE),

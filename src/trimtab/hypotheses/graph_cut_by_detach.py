@@ -1,10 +1,12 @@
 """The graph between the loss and a part of the network is cut, so that part gets no gradient.
 
 How it shows. Tensors that the optimizer holds never get a gradient (`parameters-never-changed` with the reason "no
-gradient"): a `detach`, `.data`, `no_grad`, an argmax or a module that the forward pass never calls lies between.
+gradient"): a `detach`, `.data`, `no_grad`, an argmax or a module that the forward pass never calls lies between. The
+autograd graph of the first passes ends at that place (`graph-detached`).
 
 Why the weights. A gradient that never came is measured; besides a cut graph only an optimizer of an earlier model and
-unused modules explain it: +22. No tensor without a gradient: -25. When parameters lie outside every optimizer as well,
+unused modules explain it: +22. A graph that leaves out the front of the network up to one place says the same at once
+(one family): +24. No tensor without a gradient: -25. When parameters lie outside every optimizer as well,
 the held ones are more likely left over from an earlier model: -14.
 """
 
@@ -22,7 +24,13 @@ HYPOTHESIS = Hypothesis(
     gate=Gate.INTEGRITY,
     prior=-11.0,
     evidence=(
-        Weight("parameters-never-changed", 22.0, when=CUT_OFF, why="held tensors never got a gradient"),
+        Weight(
+            "parameters-never-changed", 22.0, when=CUT_OFF, family="cut", why="held tensors never got a gradient"
+        ),
+        Weight(
+            "graph-detached", 24.0, when=shared.GRAVE, family="cut",
+            why="the graph of the loss ends between two layers",
+        ),
         Weight("parameters-never-changed", -25.0, when=CUT_OFF, absent=True, why="every tensor got a gradient"),
         Weight(
             "parameters-outside-optimizer", -14.0, when=shared.GRAVE,

@@ -4,8 +4,9 @@ How it shows. The first loss is what it should be; then single updates replace a
 gradient grow (`gradient-exploding`), and numbers may stop being finite within a few steps.
 
 Why the weights. An update that replaces a tenth of the weights, followed by growth or by NaN, is the mark of a step
-that is too long: +18, whichever finding carries it (one family); an explosion without it says less: +8. NaN in loss
-and gradient is how blow-ups end: +5, but after a small update it came from elsewhere: -15. What makes long steps at
+that is too long: +18, whichever finding carries it (one family); updates that stay that long, with no growth to show
+for it, say a little less: +16; an explosion without any says less still: +8. NaN in loss and gradient is how blow-ups
+end: +5, but after a small update it came from elsewhere: -15. What makes long steps at
 any rate speaks against the rate, the strongest of them once: weights or inputs too large before the first update
 (-20), a loss that is a sum (-20), gradients that are never cleared (-20). So does a fault that has a place of its own:
 a broken input, a loss whose number alone is broken, a gradient broken in a part of the network only (-25, once). A
@@ -35,6 +36,14 @@ HYPOTHESIS = Hypothesis(
         Weight(
             "gradient-not-finite", 18.0, when=shared.LONG_STEP, family="blow-up",
             why="the update before replaced a tenth of the weights or more",
+        ),
+        Weight(
+            "update-too-large", 16.0, when=(Condition("other_groups", ">=", 0.3), *shared.GRAVE), family="blow-up",
+            why="updates keep replacing a good part of the weights, in every group",
+        ),
+        Weight(
+            "update-too-large", 16.0, when=(Condition("groups", "==", 1.0), *shared.GRAVE), family="blow-up",
+            why="updates keep replacing a good part of the weights",
         ),
         Weight("gradient-exploding", 8.0, family="blow-up", why="the gradient grows far beyond what it was"),
         Weight(
