@@ -5,9 +5,9 @@ the gradients are healthy and nothing holds the updates back.
 
 Why the weights. Updates of next to nothing: +18; a loss that rests while the weights have hardly moved: +12 (another
 view of the same, one family). Whatever else makes updates small explains it better, the strongest of them once: -22
-for clipping that starves, gradients that vanish on their way or in half precision, moments that one step has poisoned,
-a learning rate that is exactly zero, decay that is the whole update, parameters that nobody holds or nothing reaches. A
-training that blows up was not slow: -12.
+for clipping that starves, gradients that vanish on their way or in half precision, moments that one step has
+poisoned, a learning rate that is exactly zero, decay that is the whole update, updates that have stopped altogether,
+parameters that nobody holds or nothing reaches. A training that blows up was not slow: -12.
 """
 
 from __future__ import annotations
@@ -48,6 +48,10 @@ HYPOTHESIS = Hypothesis(
             why="some parameters have no gradient",
         ),
         Weight("gradient-exploding", -12.0, when=shared.GRAVE, why="the training blows up"),
+        Weight(
+            "update-too-small", -22.0, when=(Condition("measured", "==", 0.0),), family="held back",
+            why="the updates are exactly zero, which no rate above zero makes them",
+        ),
     ),
     probe="larger-learning-rate-trains-faster",
     remedies=(
