@@ -5,8 +5,8 @@ last third (`gradient-vanishing`) from the first steps on. The loss is flat or f
 
 Why the weights. The fading is measured layer by layer, from the first step on: +24; when it began later, something else
 has driven the units there: +10 (one family). No fading where it was judged: -22. A blow-up before it saturates the
-units: -15. Weights that decay has shrunk pass nothing on either: -18. Exact zeros in every tensor are a matter of the
-number format: -14.
+units: -15. Weights that decay has shrunk pass nothing on either: -18, nor do units that are dead, or saturated from the
+first look on: -18. Exact zeros in every tensor are a matter of the number format: -14.
 """
 
 from __future__ import annotations
@@ -35,6 +35,11 @@ HYPOTHESIS = Hypothesis(
         ),
         Weight(
             "weight-decay-dominates", -18.0, when=shared.GRAVE, why="weights that have shrunk pass no gradient on"
+        ),
+        Weight("dead-units", -18.0, when=shared.GRAVE, family="flat", why="dead units pass no gradient on"),
+        Weight(
+            "saturated-units", -18.0, when=(Condition("from_start", "==", 1.0), *shared.GRAVE), family="flat",
+            why="units that begin saturated pass no gradient on",
         ),
         Weight(
             "precision-underflow", -14.0, when=shared.GRAVE, why="the gradients are lost in the number format"

@@ -46,5 +46,5 @@ HYPOTHESIS = Hypothesis(
         Remedy(kind="config", text="divide the learning rate by 10, or warm it up: `lr`", change={"lr": "/ 10"}),
         Remedy(kind="text", text="use LeakyReLU or GELU, or put a normalisation before the activation"),
     ),
-    settings=("*lr", "*learning_rate*", "*activation*", "*bias*", "*init*", "*warmup*"),
+    settings=("*activation*", "*negative_slope*"),
 )  # fmt: skip
