@@ -91,7 +91,8 @@ def record(training: Training, steps: int, course: Course) -> str:
     """Run a training and take down its numbers; return with which error it ended, empty when it ended by itself."""
     optimizer = next(iter(training.optimizers.values()))
     clipping = torch.nn.utils.clip_grad_norm_
-    norm, rate = math.nan, math.nan
+    norm: float | None = None
+    rate = math.nan
 
     def clip(parameters: Any, *args: Any, **kwargs: Any) -> Any:
         nonlocal norm
@@ -102,7 +103,7 @@ def record(training: Training, steps: int, course: Course) -> str:
     def before_step(stepping: Any, args: Any, kwargs: Any) -> None:
         nonlocal norm, rate
         rate = float(stepping.param_groups[0]["lr"])
-        if math.isnan(norm):
+        if norm is None:
             gradients = [p.grad for group in stepping.param_groups for p in group["params"] if p.grad is not None]
             dense = [g.coalesce().values() if g.is_sparse else g for g in gradients]
             norm = math.sqrt(sum(float(g.float().square().sum()) for g in dense)) if dense else 0.0
@@ -112,7 +113,7 @@ def record(training: Training, steps: int, course: Course) -> str:
         course.losses.append(loss)
         course.norms.append(norm)
         course.rates.append(rate)
-        norm = math.nan
+        norm = None
 
     def on_evaluation(step: int, metrics: Metrics, split: str) -> None:
         course.evaluations.append((step, dict(metrics)))
@@ -192,9 +193,7 @@ def jobs(seeds: Iterable[int]) -> list[Job]:
     wanted = fault_jobs(seeds, first_only=True)
     for job in wanted:
         first.setdefault(job.name, job.family)
-    return [job for job in wanted if first[job.name] == job.family] + [
-        j for j in healthy_jobs(seeds) if j.name in KINDS
-    ]
+    return [*(job for job in wanted if first[job.name] == job.family), *healthy_jobs(seeds)]
 
 
 def done_before(wanted: Sequence[Job], processes: int) -> list[dict[str, Any]]:

@@ -18,13 +18,13 @@ class Course:
 
     Attributes:
         losses: the loss of each update.
-        norms: the gradient norm of each update before clipping, NaN where it was not seen.
+        norms: the gradient norm of each update before clipping, None where the step was left out.
         rates: the learning rate of each update, of the first group.
         evaluations: each evaluation with its step.
     """
 
     losses: list[float] = field(default_factory=list)
-    norms: list[float] = field(default_factory=list)
+    norms: list[float | None] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
     evaluations: list[tuple[int, Metrics]] = field(default_factory=list)
 

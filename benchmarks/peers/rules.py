@@ -35,9 +35,12 @@ def kill_loss_spike(
 def skip_step(course: Course, *, window: int = 128, sigmas: float = 6.0) -> list[Alarm]:
     """Return the updates that the rule would have skipped."""
     alarms = []
-    for name, values in (("loss", course.losses), ("gradient norm", course.norms)):
+    series: tuple[tuple[str, Sequence[float | None]], ...] = (("loss", course.losses), ("gradient norm", course.norms))
+    for name, values in series:
         recent: deque[float] = deque(maxlen=window)
         for step, value in enumerate(values):
+            if value is None:
+                continue
             if len(recent) >= max(2, window // 2):
                 mean, deviation = _mean_and_deviation(recent)
                 if value - mean > sigmas * deviation:

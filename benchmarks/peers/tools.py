@@ -28,7 +28,9 @@ def trainpulse(*, evaluations: bool = False, **config: Any) -> Callable[[Course]
         monitor = Monitor(MonitorConfig(**config))
         for step, loss in enumerate(course.losses):
             monitor.log("loss", step, loss)
-            monitor.log("grad_norm", step, course.norms[step])
+            norm = course.norms[step]
+            if norm is not None:
+                monitor.log("grad_norm", step, norm)
             monitor.log("lr", step, course.rates[step])
         alerts = list(monitor.alerts)
         if evaluations:
