@@ -190,7 +190,7 @@ def _wrap_loss(original: Any, *, name: str, place: int) -> Any:
     try:  # torch.jit.script finds kernels by the identity of the function
         from torch.jit import _builtins
 
-        _builtins._register_builtin(loss, f"aten::{name}")  # type: ignore[no-untyped-call]
+        _builtins._register_builtin(loss, f"aten::{name}")
     except (ImportError, AttributeError):
         pass
     return loss
