@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from benchmarks.cases.case import FaultCase
 from benchmarks.cases.training import Batch, Training
 
-LONG = 720
+LONG = 660
 """Steps of such a run: the rules ask for more than 500."""
 
 
@@ -31,25 +31,24 @@ def hook_at_each_step(training: Training, onset: int) -> None:
 
 
 def outputs_kept(training: Training, onset: int) -> None:
-    """The outputs of every module are kept with their graphs for a plot that is drawn at the end."""
+    """The output of a module is kept at each step, with its graph, for a plot that is drawn at the end."""
     training.steps = LONG
     kept: list[Tensor] = []
 
     def keep(module: nn.Module, _: Any, output: Tensor) -> None:
         kept.append(output.sin())
 
-    for module in training.model.modules():
-        module.register_forward_hook(keep)
+    training.model.get_submodule(training.middle).register_forward_hook(keep)
 
 
 # fmt: off
 LONG_FAULTS: tuple[FaultCase, ...] = (
     FaultCase(
-        name="hook-at-each-step", inject=hook_at_each_step, families=("cnn",), delay_budget=LONG, wiring=True,
+        name="hook-at-each-step", inject=hook_at_each_step, families=("gpt",), delay_budget=LONG, wiring=True,
         right_codes=("step-slowing",), right_causes=("graph-kept-across-steps",),
     ),
     FaultCase(
-        name="outputs-kept", inject=outputs_kept, families=("cnn",), delay_budget=LONG, wiring=True,
+        name="outputs-kept", inject=outputs_kept, families=("gpt",), delay_budget=LONG, wiring=True,
         right_codes=("memory-growing",), also_true=("step-slowing",), right_causes=("graph-kept-across-steps",),
     ),
 )

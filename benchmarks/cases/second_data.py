@@ -25,13 +25,13 @@ def each_batch(training: Training, onset: int, change: Callable[[Tensor, Tensor]
     training.batches = (change(x, y) if step >= onset else (x, y) for step, (x, y) in enumerate(healthy))
 
 
-def corrupt_record(training: Training, onset: int) -> None:
-    """One batch holds a record whose numbers were read with the wrong decimal point, by a factor of 100,000."""
+def corrupt_records(training: Training, onset: int) -> None:
+    """A quarter of one batch was read with the wrong sign and decimal point: -1,000 times what it was."""
     healthy = training.batches
 
     def corrupt(x: Tensor) -> Tensor:
         x = x.clone()
-        x[0] = 1e5 * x[0]
+        x[: len(x) // 4] *= -1e3
         return x
 
     training.batches = ((corrupt(x), y) if step == onset else (x, y) for step, (x, y) in enumerate(healthy))
@@ -168,7 +168,7 @@ def read_class_by_class(training: Training, onset: int) -> None:
 # fmt: off
 SECOND_DATA_INJECTIONS: tuple[FaultCase, ...] = (
     FaultCase(
-        name="corrupt-record", inject=corrupt_record, families=("tabular", "wine", "denoiser"), onset=60,
+        name="corrupt-records", inject=corrupt_records, families=("tabular", "wine", "denoiser"), onset=60,
         delay_budget=20, right_codes=("loss-spike", "gradient-exploding"),
         also_true=(
             "moments-poisoned", "loss-diverging", "update-too-large", "loss-not-finite", "gradient-not-finite",

@@ -69,7 +69,7 @@ class Observer(Protocol):
     def record(self, *, split: str | None = None, **metrics: float) -> None:
         """Hand over numbers of this update."""
 
-    def examine(self, *, kind: str, **tensors: Tensor) -> None:
+    def examine(self, *, kind: Literal["representation", "attention", "latent"], **tensors: Tensor) -> None:
         """Hand over a representation, an attention or a latent code of this update."""
 
 

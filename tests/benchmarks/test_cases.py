@@ -10,8 +10,8 @@ import torch
 from benchmarks.cases.faults import ALL_FAMILIES, ANCHORS, AT_ONCE, FAULTS, PUBLISHED, WAITING, FaultCase
 from benchmarks.cases.healthy import HEALTHY, MINIMUM_STEPS, REPORT_SEEDS, TUNE_SEEDS, HealthyCase
 from benchmarks.cases.second_injections import SECOND_INJECTIONS
-from benchmarks.cases.training import Training, run, zero_grad
 from benchmarks.cases.special_families import UNSEEN_SPECIAL_FAMILIES
+from benchmarks.cases.training import Training, run, zero_grad
 from benchmarks.cases.unseen_families import UNSEEN_FAMILIES
 
 CASES = (*FAULTS, *SECOND_INJECTIONS)
