@@ -259,6 +259,21 @@ def no_stop_gradient() -> Trace:
     return represented(similarity(0.94, 200), lambda step: (0.8, 2.5 + 7 * math.exp(-step / 16)))
 
 
+@fires("representation-collapsed", by=96)
+def no_stop_gradient_and_no_normalisation() -> Trace:
+    return represented(
+        similarity(0.995, 120, seed=3), lambda step: (0.25 + 0.55 * math.exp(-step / 8), 2.2 + 7 * math.exp(-step / 10))
+    )
+
+
+@silent("representation-collapsed")
+def narrow_for_a_while() -> Trace:
+    """The rank falls to a third before the similarity is reached, and rises again."""
+    return represented(
+        similarity(0.84, 260, seed=4), lambda step: (0.8, 8.3 - 5.8 * min(step / 30, 1) + 1.2 * min(step / 200, 1))
+    )
+
+
 @fires("representation-collapsed", by=50)
 def fourteen_sigmoid_layers() -> Trace:
     rows = lean(healthy(64), *KEPT)

@@ -26,8 +26,8 @@ class AttentionLogitsGrowing(Detector):
     The largest logit now, at the first looks and half the run ago, for the worst attention, and the names of all.
 
     False alarms.
-    Healthy small transformers stay below 20 (measured). Logits that were large from the start and stay so are no
-    growth: `attention-saturated` judges these.
+    Healthy small transformers stay below 20 (measured). Logits that were large from the start and stay so do not
+    grow: `attention-saturated` judges these.
 
     What to try.
     Normalise queries and keys, cap the logits, or lower the learning rate of the two projections; weight decay on

@@ -49,7 +49,7 @@ class LatentUnused(Detector):
     release: int = 2
     excused_by: tuple[str, ...] = ("escalation", "curriculum")
 
-    window: int = 96
+    window: int = 80
     """In steps; a healthy small autoencoder has its first active units after 32, and all of them after 96."""
     looks: int = 4
     """Fewer say too little."""
@@ -87,7 +87,6 @@ class LatentUnused(Detector):
         return self.finding(
             trace,
             severity=Severity.ERROR,
-            subject=name.removesuffix("/active_units"),
             summary=f"{name} is 0 from step {begin} to step {trace.step}; it was {number(ever)} at most",
             measured=0.0,
             threshold=1.0,
@@ -109,7 +108,6 @@ class LatentUnused(Detector):
         return self.finding(
             trace,
             severity=Severity.ERROR,
-            subject=name,
             summary=f"{name} is {number(middle(late))} nats at step {trace.step}, {number(100 * share)} % of the loss, "
             f"and was at most {number(largest)} after the first steps",
             measured=middle(late),

@@ -34,7 +34,7 @@ class RepresentationCollapsed(Detector):
     False alarms.
     A good classifier of C classes ends with about C - 1 directions, and a regression with few: with targets the rank
     is never judged, only the spread. Before the first updates outputs may all be alike, so what counts is that it
-    stays so. A stop-gradient does what it should: measured ranks stay above 4 of 10, and fall below 3 without it.
+    stays so. With a stop-gradient the rank falls too, to a half or third; but then the similarity is not yet reached.
 
     What to try.
     Stop the gradient at one of the two views, or add a term that keeps variances up. In a classifier look for dead or
@@ -52,13 +52,20 @@ class RepresentationCollapsed(Detector):
     """Of a named representation; healthy ones have 0.2 to 1."""
     spread_fallen: float = 0.2
     """Times its largest early value: what never differed much has not collapsed."""
+    similar: float = 0.95
+    """A similarity of which so much is reached while the spread has fallen: two views with a stop-gradient had reached
+    0.88 at most with 0.9 of their spread, without it 0.99 with 0.3 to 0.5."""
+    spread_lost: float = 0.65
+    """Times the largest early spread, together with `similar`."""
+    rank_lost: float = 0.5
+    """Times the largest early rank, together with `similar`."""
+    similar_normalised: float = 0.9
+    """Where a normalisation keeps the spread up the rank must tell: 0.93 to 0.96 was reached without the
+    stop-gradient."""
     rank: float = 3.0
-    """Directions left with a loss that looks like a similarity: with the stop-gradient 4.4 to 7, without it 2.3 to 2.9
-    (digits, four seeds)."""
-    rank_fallen: float = 0.4
-    """Times the largest rank of the first looks: 9 to 13 there; a narrow representation has few from the start."""
-    similar: float = 0.8
-    """A similarity of which so much is reached; before that the rank may fall and rise again."""
+    """Directions left then: with the stop-gradient 4 to 7 of 9, without it 2.3 to 2.9 ..."""
+    rank_fallen: float = 0.33
+    """... and times the largest early rank: a narrow representation has few from the start."""
     directions: float = 1.5
     """Left of a named representation without targets, of ten times as many."""
     alike: float = 0.005
@@ -130,18 +137,21 @@ class RepresentationCollapsed(Detector):
                 evidence=evidence,
                 since_step=max(trace.step - self.steps, 0),
             )
-        if supervised or max(ranks) > min(self.rank, self.rank_fallen * first_rank):
+        if supervised or max(ranks) > self.rank_lost * first_rank:
             return None
         reached = _similarity(trace)
-        if reached < self.similar:
+        flatter = reached >= self.similar and max(spreads) <= self.spread_lost * first_spread
+        narrow = reached >= self.similar_normalised and rank <= min(self.rank, self.rank_fallen * first_rank)
+        if not flatter and not narrow:
             return None
         return self.finding(
             trace,
             severity=Severity.ERROR,
             summary=f"the loss looks like a similarity, {number(100 * reached)} % of it reached at step {trace.step}, "
-            f"and the representation has {number(rank)} directions left of {number(first_rank)}",
+            f"and the representation has {number(rank)} directions left of {number(first_rank)} and "
+            f"a spread of {number(spread)} left of {number(first_spread)}",
             measured=rank,
-            threshold=self.rank,
+            threshold=self.rank_lost * first_rank if flatter else self.rank,
             evidence={**evidence, "similarity": 1.0},
             since_step=max(trace.step - self.steps, 0),
         )
