@@ -355,12 +355,12 @@ def decay_that_shrinks_nothing() -> Trace:
 # --- precision-underflow --------------------------------------------------------------------------
 
 
-@fires("precision-underflow", by=6)
+@fires("precision-underflow", by=8)
 def gradients_through_float16() -> Trace:
     return {}, set_all(healthy(), gradient_zero_share=[1, 1, 0.96, 0.6])
 
 
-@fires("precision-underflow", by=6)
+@fires("precision-underflow", by=8)
 def nothing_left_in_float16() -> Trace:
     rows = flat(gradient_zero_share=[1, 1, 1, 1], half_share=1, gradient_norms=[0, 0, 0, 0])
     return {}, set_all(rows, gradient_norm=0, gradient_norm_applied=0)
@@ -438,6 +438,11 @@ def adapter_that_runs_away() -> Trace:
     return adapter(lambda step: 0.2 * math.exp(step / 60))
 
 
+@fires("norm-growing", by=30)
+def adapter_with_a_rate_of_its_own() -> Trace:
+    return adapter(lambda step: 2.0 + 35.0 * (1 - math.exp(-step / 15)), 64)
+
+
 @fires("norm-growing", by=300)
 def recorded_norm_of_a_delta() -> Trace:
     trace, rows = adapter(lambda step: 2.9)
@@ -453,8 +458,13 @@ def adapter_that_begins_at_zero() -> Trace:
 
 
 @silent("norm-growing")
+def gain_that_begins_far_below_the_others() -> Trace:
+    return adapter(lambda step: 1e-4 + 1.5 * (1 - math.exp(-step / 40)), 200)
+
+
+@silent("norm-growing")
 def norm_that_settles() -> Trace:
-    return adapter(lambda step: 0.1 + 6.0 * (1 - math.exp(-max(step - 40, 0) / 40)))
+    return adapter(lambda step: 0.04 + 6.0 * (1 - math.exp(-max(step - 40, 0) / 40)))
 
 
 @silent("norm-growing")

@@ -1,4 +1,4 @@
-"""The norm of one tensor runs away: it grows faster and faster while the others keep theirs."""
+"""The norm of one tensor runs away while the others keep theirs."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ _OUR_OWN = ("gradient_norm", "gradient_norm_applied")
 
 @dataclass(frozen=True, kw_only=True)
 class NormGrowing(Detector):
-    """The norm of one tensor runs away: it grows faster and faster while the others keep theirs.
+    """The norm of one tensor runs away while the others keep theirs.
 
     What it sees.
     The norm of a weight, or a norm that the user records (any name with "norm" in it), is many times what it was at
-    step 32, most of that came in the second half of the training, and the other weights have grown little.
+    step 32, and most of that came in the second half of the training; or a weight that began at a usual size is many
+    times as large as it began. The other weights have grown little.
 
     Why it matters.
     An adapter, a hyper-network's delta or a gain that grows without bound takes the network over: what the other
     weights know no longer counts, and after that numbers overflow.
 
     Evidence it shows.
-    The norm now, at half of the steps and at the reference, the growth of the middle tensor beside it.
+    The norm now, at half of the steps (where that was asked) and at the reference, the growth of the middle tensor
+    beside it.
 
     False alarms.
     A tensor that begins at zero (an adapter, a head) is compared with what it was after 32 updates, and steady drift
-    doubles it from half of the training to the whole: three times is faster than that. Where all weights grow it is no
+    doubles it from half of the training to the whole: three times is faster than that. Gains that begin far below their
+    neighbours grow a thousandfold by design, and are only held to their own pace. Where all weights grow it is no
     single tensor's fault, and other rules speak. What grew late and settles has slowed down by the last quarter. Biases
     are left out.
 
@@ -50,6 +53,13 @@ class NormGrowing(Detector):
     growth: float = 10.0
     """So many times the reference. Healthy trainings of the tuning families reach 6 from the very first step, and a
     logistic regression from nearly zero 13; less than half of that from step 32 on."""
+    at_once: float = 15.0
+    """So many times the first norm, at any pace. Healthy trainings reach 6 while the middle tensor has grown less than
+    three times; adapters with a rate 300 times too high pass 15 within 20 updates."""
+    usual: float = 0.1
+    """... where it began at this share of the middle norm or more."""
+    early: int = 16
+    """From this step on a weight may have run away at once."""
     lately: float = 3.0
     """So many times what it was at half of the steps; linear growth gives 2."""
     latest: float = 1.6
@@ -66,10 +76,13 @@ class NormGrowing(Detector):
         norms = row.values.get("weight_norms") if row is not None else None
         if not isinstance(norms, tuple):
             return self.unknown(trace, "the norm of each weight was not measured")
-        if trace.step < self.least:
+        if trace.step < self.early:
             return None
+        found = self._at_once(trace, norms)
+        if trace.step < self.least or found:
+            return found or None
         recorded = [name for name in trace.names() if "norm" in name and self._is_recorded(trace, name)]
-        found = [one for name in recorded if (one := self._recorded(trace, name)) is not None]
+        found += [one for name in recorded if (one := self._recorded(trace, name)) is not None]
         steps, rows = trace.first("weight_norms", HEAD)
         place = next((i for i, step in enumerate(steps) if step >= self.reference), None)
         began = rows[place] if place is not None else None
@@ -78,6 +91,23 @@ class NormGrowing(Detector):
         if any(now > self.growth * then for now, then in zip(norms, began, strict=True)):
             found += self._tensors(trace, norms, began, steps[place] if place is not None else 0)
         return found or None
+
+    def _at_once(self, trace: Trace, norms: tuple[float, ...]) -> list[Finding]:
+        steps, rows = trace.first("weight_norms", 1)
+        began = rows[0]
+        if not isinstance(began, tuple) or not any(
+            now > self.at_once * then > 0.0 for now, then in zip(norms, began, strict=True)
+        ):
+            return []
+        names, size = trace.labels("weight_norms"), middle([then for then in began if then > 0.0])
+        beside = middle([now / then for now, then in zip(norms, began, strict=True) if then > 0.0])
+        if not beside < self.others:
+            return []
+        return [
+            self._finding(trace, name, now, then, math.nan, beside, steps[0])
+            for name, now, then in zip(names, norms, began, strict=True)
+            if now > self.at_once * then and then >= self.usual * size and "bias" not in name.lower()
+        ]
 
     def _tensors(
         self, trace: Trace, norms: tuple[float, ...], began: tuple[float, ...], since: int
@@ -125,7 +155,8 @@ class NormGrowing(Detector):
         self, trace: Trace, name: str, now: float, then: float, before: float, beside: float, since: int
     ) -> Finding:
         text = f"the norm of {name} is {number(now)} at step {trace.step}, {number(now / then)} x what it was at step "
-        text += f"{since}, and {number(now / before)} x what it was at half of the steps"
+        text += f"{since}"
+        text += f", and {number(now / before)} x what it was at half of the steps" if before == before else ""
         if beside == beside:
             text += f"; the middle tensor has grown {number(beside)} x"
         return self.finding(

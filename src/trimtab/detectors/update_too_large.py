@@ -50,6 +50,8 @@ class UpdateTooLarge(Detector):
     """Updates before this step do not count: a tensor that begins at zero grows by 1/t at its t-th update."""
     decay: float = 0.5
     """Where half of the update is weight decay it is not the rate, and `weight-decay-dominates` speaks."""
+    shrunk: float = 0.5
+    """Nor where the weights have shrunk to less than half: beside nothing every update is long."""
 
     def detect(self, trace: Trace) -> Finding | Unknown | None:
         row = trace.row
@@ -64,6 +66,8 @@ class UpdateTooLarge(Detector):
             return None
         shares = [largest(each) for each in trace.last("decay_share", self.measurements)[1]]
         if shares and middle(shares) > self.decay:
+            return None
+        if self._have_shrunk(trace):
             return None
         entries = ratios if isinstance(ratios, tuple) else (ratios,)
         group = max(range(len(entries)), key=lambda index: entries[index] if entries[index] < float("inf") else 0.0)
@@ -90,6 +94,13 @@ class UpdateTooLarge(Detector):
                 "learning_rate": largest(rates[0]) if rates else float("nan"),
             },
         )
+
+    def _have_shrunk(self, trace: Trace) -> bool:
+        """Say whether the weights are less than half of what they were, so that any update is long beside them."""
+        first, last = trace.first("weight_norms", 1)[1], trace.last("weight_norms", 1)[1]
+        if not first or not isinstance(first[0], tuple) or not isinstance(last[0], tuple):
+            return False
+        return sum(last[0]) < self.shrunk * sum(first[0])
 
     @staticmethod
     def _tensors(trace: Trace) -> list[str]:
