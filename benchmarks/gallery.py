@@ -94,6 +94,8 @@ PICTURED: dict[str, Picture] = {
     "loss-does-not-fit-targets": Picture(signals=("loss",), silent="vae"),
     "modules-in-wrong-mode": Picture(signals=("modules_training", "evaluated_in_training"), silent="strong-dropout"),
     "weights-lost-after-load": Picture(signals=("loss",), silent="frozen-backbone"),
+    "step-slowing": Picture(signals=("step_seconds",), silent="mlp"),
+    "memory-growing": Picture(signals=("memory_bytes",), silent="mlp"),
     "attention-uniform": Picture(signals=("attention_entropy",), silent="gpt"),
     "attention-saturated": Picture(signals=("attention_entropy",), silent="gpt"),
     "attention-logits-growing": Picture(signals=("attention_logit",), silent="gpt", log=True),
@@ -106,8 +108,6 @@ PICTURED: dict[str, Picture] = {
 
 NOT_PICTURED: dict[str, str] = {
     "trimtab-failed": "No training shows it: it reports that a part of Trimtab itself failed.",
-    "step-slowing": "No picture: what a clock says differs from machine to machine.",
-    "memory-growing": "No picture: what memory is taken differs from machine to machine.",
     "response-budget-spent": "No training shows it unless responses were asked for: it reports that one was used up.",
 }
 """Code -> why there is no picture."""

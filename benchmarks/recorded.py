@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.stored import commit
-from benchmarks.watching import CACHE, Job, fault_jobs, forget, healthy_jobs, in_processes, watched
+from benchmarks.watching import CACHE, Job, fault_jobs, forget, healthy_jobs, in_processes, long_jobs, watched
 from trimtab import Milestone, Note, Run, Severity, Signal
 from trimtab.detectors import DETECTORS, MilestoneMissed
 from trimtab.judge import Coverage, Detector, Event, replay
@@ -256,7 +256,8 @@ def main() -> None:
 
 def record_missing(seeds: Sequence[int], folder: Path, processes: int, only: str = "", again: bool = False) -> None:
     """Record the runs that the folder does not hold, or all of them again."""
-    jobs = [job for job in (*healthy_jobs(seeds), *fault_jobs(seeds, first_only=True)) if only in job.key]
+    wanted = (*healthy_jobs(seeds), *fault_jobs(seeds, first_only=True), *long_jobs(seeds[:1]))
+    jobs = [job for job in wanted if only in job.key]
     if not again:
         jobs = [job for job in jobs if not (folder / job.key / MARK).exists()]
     print(f"{len(jobs)} runs to record in {folder}", flush=True)

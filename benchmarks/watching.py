@@ -18,6 +18,7 @@ import torch
 
 from benchmarks.cases.case import FaultCase
 from benchmarks.cases.faults import FAULTS
+from benchmarks.cases.faults_long import LONG_FAULTS
 from benchmarks.cases.healthy import HEALTHY, REPORT_SEEDS, TUNE_SEEDS
 from benchmarks.cases.second_injections import SECOND_INJECTIONS
 from benchmarks.cases.training import Ran, Training, run
@@ -27,7 +28,7 @@ from trimtab import Guard, Milestone, Run, Severity
 AFTER = 60
 """A faulty run goes on for so many steps after its delay budget, so that extra findings can show."""
 CACHE = Path(__file__).parent / ".cache"
-CASES: dict[str, FaultCase] = {case.name: case for case in (*FAULTS, *SECOND_INJECTIONS)}
+CASES: dict[str, FaultCase] = {case.name: case for case in (*FAULTS, *SECOND_INJECTIONS, *LONG_FAULTS)}
 SECOND = frozenset(case.name for case in SECOND_INJECTIONS)
 KINDS = {case.name: case for case in HEALTHY}
 
@@ -89,6 +90,11 @@ def fault_jobs(seeds: Iterable[int], *, first_only: bool) -> list[Job]:
     """Return each fault in each of its families with each seed; the first injections only, or both tables."""
     tables = FAULTS if first_only else (*FAULTS, *SECOND_INJECTIONS)
     return [Job(name=c.name, family=f, seed=s) for c in tables for f in c.families for s in seeds]
+
+
+def long_jobs(seeds: Iterable[int]) -> list[Job]:
+    """Return the faults that only a long run shows, which count in no figure."""
+    return [Job(name=c.name, family=f, seed=s) for c in LONG_FAULTS for f in c.families for s in seeds]
 
 
 def healthy_jobs(seeds: Iterable[int]) -> list[Job]:
