@@ -85,11 +85,11 @@ def nineteen_of_twenty_of_one_class() -> Trace:
 # --- the labels no longer belong to the inputs ----------------------------------------------------
 
 
-def jump(rows: list[Row], since: int, level: float, seed: int = 6, gradient: float = 4.0) -> list[Row]:
+def jump(rows: list[Row], since: int, level: float, noise: float = 0.06, gradient: float = 4.0) -> list[Row]:
     """From a step on the loss has another level, with the same noise."""
-    chance = random.Random(seed)
+    chance = random.Random(6)
     for row in rows[since:]:
-        row["loss"] = level * math.exp(0.06 * chance.gauss(0, 1))
+        row["loss"] = level * math.exp(noise * chance.gauss(0, 1))
         row["gradient_norm"] *= gradient
     return rows
 
@@ -101,8 +101,11 @@ def labels_shuffled_in_the_middle() -> Trace:
 
 @fires("labels-unrelated", by=216)
 def another_file_with_other_codes() -> Trace:
-    rows = plain(232, start=1.4)
-    return {}, jump(rows, 180, 4.5, gradient=9.0)
+    """The network is sure of itself and wrong; it takes twenty updates to doubt everything."""
+    rows = jump(plain(232, start=1.4), 180, 1.45, gradient=9.0)
+    for step, row in enumerate(rows[180:]):
+        row["loss"] *= 1 + 3 * math.exp(-step / 6)
+    return {}, rows
 
 
 @fires("labels-unrelated", by=216)
@@ -113,7 +116,7 @@ def language_model_back_at_the_frequencies_of_words() -> Trace:
         row["loss"] = (2.4 + 1.9 * math.exp(-step / 25)) * row["loss"] / (4.3 * (0.15 + 0.85 * math.exp(-step / 60)))
         if is_full(step):
             row["label_entropy"] = 2.7
-    return {}, jump(rows, 180, 2.95, gradient=1.5)
+    return {}, jump(rows, 180, 2.95, noise=0.03, gradient=1.5)
 
 
 @silent("labels-unrelated")

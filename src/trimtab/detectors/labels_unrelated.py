@@ -58,8 +58,13 @@ class LabelsUnrelated(Detector):
     itself is worse than one that knows nothing; harder data of a curriculum 0.2 to 0.5."""
     least: float = 0.1
     """... and by so much of its first value at least: language models begin far above a guess by frequencies."""
+    above: float = 1.4
+    """A loss that stays so many times above the first one has another unit: sums over four batches stay at 1.8 to 2.5,
+    while a network that is sure of itself comes down to 1.2 within twenty updates."""
     few: float = 0.1
     """At most so many of the losses lie on the wrong side of the middle between the two levels."""
+    at_once: float = 0.3
+    """The three losses before the jump and the three after it lie within so much of the rise of their levels."""
     raised: float = 1.5
     """A learning rate that was raised by this factor explains a rise by itself."""
     long: float = 0.1
@@ -92,9 +97,13 @@ class LabelsUnrelated(Detector):
             loss <= middle for loss in later
         ) > self.few * len(later)
         ignorant = self._ignorant(trace, start)
-        if wrong or start - low < self.fallen * start or high - low < self.back * (ignorant - low):
+        rise = high - low
+        wrong |= Rolling.median(earlier[-3:]) > low + self.at_once * rise
+        wrong |= Rolling.median(later[:3]) < high - self.at_once * rise
+        if wrong or start - low < self.fallen * start or rise < self.back * (ignorant - low):
             return None
-        if high - low < self.least * start:
+        falling = Rolling.median(later[-8:]) < 0.8 * Rolling.median(later[:8])
+        if rise < self.least * start or Rolling.median(later[-8:]) > self.above * start:
             return None
         step = steps[place]
         longest = max(
@@ -113,12 +122,12 @@ class LabelsUnrelated(Detector):
                 f"at step {step} the loss rose at once from {number(low)} to {number(high)}, where the training began "
                 f"at {number(start)}, and has stayed there for {len(later)} updates; no update was long"
             ),
-            measured=(high - low) / max(ignorant - low, 1e-9 * start),
+            measured=rise / max(ignorant - low, 1e-9 * start),
             threshold=self.back,
             evidence={
                 "loss_first": start, "loss_before": low, "loss_after": high, "update_ratio": longest,
                 "gradient_before": Rolling.median(norms_before), "gradient_after": Rolling.median(norms),
-                "falling": float(Rolling.median(later[-8:]) < 0.8 * Rolling.median(later[:8])),
+                "falling": float(falling),
             },
             since_step=step,
         )  # fmt: skip

@@ -16,6 +16,7 @@ from trimtab.sensors.gradients_carried import GradientsCarried
 from trimtab.sensors.graph_census import GraphCensus
 from trimtab.sensors.learning_rate import LearningRate
 from trimtab.sensors.loss import Loss
+from trimtab.sensors.loss_components import LossComponents
 from trimtab.sensors.loss_scale import LossScale
 from trimtab.sensors.module_modes import ModuleModes
 from trimtab.sensors.moments import Moments
@@ -47,6 +48,7 @@ SENSORS: tuple[Sensor, ...] = (
     AttentionStats(),
     Representation(),
     ActivationStats(),
+    LossComponents(),
 )
 
 __all__ = [
@@ -64,6 +66,7 @@ __all__ = [
     "GraphCensus",
     "LearningRate",
     "Loss",
+    "LossComponents",
     "LossScale",
     "ModuleModes",
     "Moments",
