@@ -252,6 +252,15 @@ def eight_batches_added_up() -> Trace:
     return {}, course(losses, noisy(lambda step: 8.0 if step >= 100 else 1.0, 180, 0.05, seed=8))
 
 
+@fires("loss-scale-changed", by=128)
+def four_batches_whose_gradients_differ() -> Trace:
+    """Their sum is only twice as long; the graph of the loss is another one from then on."""
+    losses = noisy(lambda step: falling(step) * (4 if step >= 100 else 1), 180, 0.05)
+    rows = course(losses, noisy(lambda step: 2.1 if step >= 100 else 1.0, 180, 0.05, seed=8))
+    rows[104]["parameter_reached"] = [1, 1, 1, 1]
+    return {}, rows
+
+
 @fires("loss-scale-changed", by=168)
 def divided_once_more() -> Trace:
     losses = noisy(lambda step: falling(step) / (4 if step >= 140 else 1), 220, 0.05)

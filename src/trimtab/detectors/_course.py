@@ -25,6 +25,7 @@ class Spike(NamedTuple):
     Attributes:
         since: its first step, -1 for none.
         steps: how many steps it lasted so far.
+        first: the loss at that step.
         peak: the highest loss of it.
         level: the loss before, median of the latest blocks.
         usual: how far the highest loss of the latest blocks had been above that level.
@@ -33,6 +34,7 @@ class Spike(NamedTuple):
 
     since: int = -1
     steps: int = 0
+    first: float = math.nan
     peak: float = math.nan
     level: float = math.nan
     usual: float = math.nan
@@ -125,7 +127,7 @@ class InBlocks:
             return course._replace(spike=spike._replace(over=True), spikes=course.spikes + 1)
         if not inside:
             level, high = course.level(), max(course.highs[-CALM:])
-            return course._replace(spike=Spike(step, 1, value, level, high - level))
+            return course._replace(spike=Spike(step, 1, value, value, level, high - level))
         if spike.steps >= self.longest:
             return course._replace(spike=Spike(), ceiling=math.inf)
         return course._replace(spike=spike._replace(steps=spike.steps + 1, peak=max(spike.peak, value)))

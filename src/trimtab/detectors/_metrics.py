@@ -10,8 +10,9 @@ from typing import NamedTuple
 from trimtab.detectors._course import OPENING, course_of, median
 from trimtab.trace import Trace
 
-KEEP = 0.7
-"""Weight of the past in the moving average: a sudden fall is seen at the second evaluation (`rlan.md` P1.2)."""
+KEEP = 0.5
+"""Weight of the past in the moving average: a sudden fall is seen at the next evaluation, and a turn not long after; at
+0.7 the average lags behind a turn by two evaluations more."""
 SCATTER = 0.8
 """Weight of the past in the scatter of single values."""
 LATEST = 8

@@ -12,6 +12,9 @@ from trimtab.detectors._detector import Detector, number
 from trimtab.records import Finding, Severity, Unknown, Value
 from trimtab.trace import Fold, Trace
 
+SOON = 64
+"""The next full row is not farther away than this."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LossScaleChanged(Detector):
@@ -19,7 +22,8 @@ class LossScaleChanged(Detector):
 
     What it sees.
     Between two steps the loss changes to a multiple or a fraction of itself, clear of all that it was just before and
-    after; the gradient norm does so too, by the same factor; both stay for 16 steps and more.
+    after; the gradient norm does so too, by the same factor (or by one that fits to a sum, where the graph of the loss
+    changed at that step); both stay for 16 steps and more.
 
     Why it matters.
     It is the unit that changed and not what is learned: a sum where a mean was, another number of accumulated batches,
@@ -27,7 +31,8 @@ class LossScaleChanged(Detector):
     else, and curves before and after cannot be compared.
 
     Evidence it shows.
-    The step, the factor of the loss and of the gradient norm, and the number of backward passes before and after.
+    The factor of the loss and of the gradient norm, whether the graph of the loss changed, and the number of backward
+    passes before and after.
 
     False alarms.
     Harder data raise the loss and the gradient too, but seldom alike; where both do, say `note("data-change")` or
@@ -49,11 +54,16 @@ class LossScaleChanged(Detector):
     """Losses of healthy runs change by less between the medians of 16 steps, but for the first ones."""
     alike: float = 1.2
     """The two factors differ by no more than this."""
+    independent: float = 0.4
+    """Gradients of k batches that are added up grow by something between the root of k and k: the logarithms of the two
+    factors have a ratio from about 0.5 to 1. That is enough where the graph of the loss changed at the same step."""
     clear: float = 1.3
     """All 12 losses after the leap lie beyond all 12 before it by so much."""
     long: float = 0.05
-    """An update near the step that replaced this share of the weights may itself be the reason; ordinary ones replace
+    """An update before the step that replaced this share of the weights may itself be the reason; ordinary ones replace
     about a thousandth."""
+    settled: int = 32
+    """Within the first steps losses leap for other reasons."""
     norms: int = 3
     """So many gradient norms on each side make a median."""
 
@@ -74,17 +84,20 @@ class LossScaleChanged(Detector):
         if place is None:
             return None
         since = steps[place]
+        if since < self.settled:
+            return None
         by_loss = _median(losses[place : place + 12]) / _median(losses[place - 12 : place])
         before, after = self._norms(trace, since)
         if len(before) < self.norms or len(after) < self.norms or not median(before) > 0:
             return None
         by_norm = median(after) / median(before)
-        if not 1.0 / self.alike <= by_norm / by_loss <= self.alike:
+        changed = self._graph_changed(trace, since)
+        if not self._fits(by_loss, by_norm, changed):
             return None
         longest = self._longest(trace, since)
         if longest is None or longest >= self.long:
             return None
-        evidence = {"factor": by_loss, "gradient_factor": by_norm, "step": float(since)}
+        evidence = {"factor": by_loss, "gradient_factor": by_norm, "graph_changed": float(changed)}
         calls_steps, calls = trace.window("backward_calls", trace.step - since + 2)
         if len(calls) >= 2 and calls_steps[0] < since:
             evidence["calls_before"], evidence["calls_after"] = _median(calls[:1]), _median(calls[1:2])
@@ -115,11 +128,22 @@ class LossScaleChanged(Detector):
                     return place
         return None
 
+    def _fits(self, by_loss: float, by_norm: float, changed: bool) -> bool:
+        """Say whether the gradient changed with the loss as one that is multiplied, or added up, does."""
+        power = math.log(by_norm) / math.log(by_loss)
+        return (changed and self.independent <= power <= 1.2) or 1.0 / self.alike <= by_norm / by_loss <= self.alike
+
+    @staticmethod
+    def _graph_changed(trace: Trace, since: int) -> bool:
+        """Say whether the graph was looked at again on the next full row, as happens when its end looks different."""
+        looked = trace.window("parameter_reached", trace.step - since + 1)[0]
+        return bool(looked) and looked[0] <= since + SOON
+
     def _longest(self, trace: Trace, since: int) -> float | None:
-        """Return the largest share of the weights that an update around a step replaced, None where unknown."""
+        """Return the largest share of the weights that an update just before a step replaced, None where unknown."""
         longest: float | None = None
         for step, ratios in zip(*trace.window("update_ratio", trace.step - since + 65), strict=True):
-            if step <= since + 8 and isinstance(ratios, tuple):
+            if step < since and isinstance(ratios, tuple):
                 longest = max(longest or 0.0, max((one for one in ratios if one < math.inf), default=0.0))
         return longest
 

@@ -17,7 +17,7 @@ class LossSpike(Detector):
 
     What it sees.
     A loss that is several times farther above its level (median of the last 32 steps) than the highest of the last
-    128, and that was below this again within 16 steps.
+    128, and that was below this again within 16 steps; or a single step that is a hundred times all losses before.
 
     Why it matters.
     One such batch makes one such gradient. Without clipping it throws the weights off, and it stays in the moments of
@@ -27,7 +27,7 @@ class LossSpike(Detector):
     Evidence it shows.
     The first step and the number of steps of the leap, its peak, the level before, how far single losses had usually
     been above that level, the gradient norm at the leap as a multiple of the one before, where both were measured,
-    and how many leaps there were.
+    the share of the weights that an update just before had replaced, and how many leaps there were.
 
     False alarms.
     Batches of two, heavy tails, rewards and games leap all the time and are measured by their own kind. Losses near
@@ -50,18 +50,22 @@ class LossSpike(Detector):
     stay below 8, broken batches are at 30 and more."""
     beginning: float = 2.0
     """... and above so many times the size of the loss in the beginning: what was learned does not reach so far."""
+    enormous: float = 100.0
+    """A leap in one step by so many times all that the loss ever was is told before it comes back: it may never."""
     recent: int = 128
     """A leap is told while it is not older than this: full rows may be 64 steps apart."""
 
     def detect(self, trace: Trace) -> Finding | Unknown | None:
         course = course_of(trace)
         spike = course.spike
-        if spike.since < 0 or not spike.over or trace.step - spike.since > self.recent:
+        if spike.since < 0 or trace.step - spike.since > self.recent:
             if course.blocks < OPENING:
                 return self.unknown(trace, "fewer than 32 finite losses were measured")
             return None
         size = max(abs(value) for value in course.begin)
         usual = max(spike.usual, 0.01 * size)
+        if not spike.over and not (spike.first - spike.level >= self.enormous * max(usual, size)):
+            return None
         height = (spike.peak - spike.level) / usual
         large = height >= self.large and spike.peak - spike.level >= self.beginning * size
         evidence = {
@@ -70,14 +74,17 @@ class LossSpike(Detector):
             "usual": usual,
             "steps": float(spike.steps),
             "spikes": float(course.spikes),
-            "came_back": 1.0,
+            "came_back": float(spike.over),
         }
         ratio = _gradient_ratio(trace, spike.since)
         if ratio is not None:
             evidence["gradient_ratio"] = ratio
         text = f"loss {number(spike.peak)} at step {spike.since}, where it was {number(spike.level)}: "
-        text += f"{number(height)} x as far above it as the highest of the 128 before; it lasted "
-        text += f"{spike.steps} steps" if spike.steps > 1 else "a single step"
+        text += f"{number(height)} x as far above it as the highest of the 128 before; it "
+        text += f"lasted {spike.steps} steps" if spike.over else "has not come back yet"
+        before = _update_before(trace, spike.since)
+        if before is not None:
+            evidence["update_ratio"] = before
         return self.finding(
             trace,
             severity=Severity.WARNING if large else Severity.INFO,
@@ -99,3 +106,12 @@ def _gradient_ratio(trace: Trace, since: int) -> float | None:
             return norm / before if before else None
         before = norm
     return None
+
+
+def _update_before(trace: Trace, since: int) -> float | None:
+    """Return the largest share of the weights that an update in the eight steps before had replaced."""
+    longest: float | None = None
+    for step, ratios in zip(*trace.window("update_ratio", trace.step - since + 9), strict=True):
+        if step < since and isinstance(ratios, tuple):
+            longest = max(longest or 0.0, max((one for one in ratios if one < float("inf")), default=0.0))
+    return longest

@@ -18,7 +18,7 @@ class MetricDropped(Detector):
     """A metric has fallen far below its best, and the training with it.
 
     What it sees.
-    The moving average of a metric (seven tenths of the past, without start bias) lies below the best moving average by
+    The moving average of a metric (half of it the past, without start bias) lies below the best moving average by
     a good part of all that was gained and by many times the scatter of single values; or, on the fast path, two values
     in a row lie below by twice as much. The training loss is no better than it was at the best.
 
@@ -50,7 +50,7 @@ class MetricDropped(Detector):
     """So many values are needed before a best means something."""
     lost: float = 0.12
     """This share of what was gained: healthy metrics scatter by half of it."""
-    scatters: float = 5.0
+    scatters: float = 4.0
     """... and so many times the scatter of single values."""
 
     def detect(self, trace: Trace) -> Sequence[Finding] | Unknown | None:

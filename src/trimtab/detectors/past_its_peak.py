@@ -50,9 +50,8 @@ class PastItsPeak(Detector):
     """So many values are needed before a best means something."""
     after: int = 3
     """So many values since the best."""
-    scatters: float = 4.0
-    """So many times the scatter of single values below the best average: an average of these values scatters by half
-    of one."""
+    scatters: float = 3.0
+    """So many times the scatter of single values below the best average, which itself scatters by half of one."""
     lost: float = 0.1
     """... and this share of what was gained."""
 

@@ -4,8 +4,9 @@ How it shows. `loss-spike`: out of a calm training the loss leaps far above what
 back at once when the next batch is ordinary again. The optimizer may remember it for longer (`moments-poisoned`).
 
 Why the weights. A large leap that comes back is what a bad batch looks like: +20; a gradient that leapt with it: +3.
-Many leaps are rather those of a training on the edge: -10. A loss that stays up, a gradient that stays steep, updates
-that are long at any rate or a loss that swings have other reasons, the strongest once: -12.
+Many leaps are rather those of a training on the edge: -10. An update just before that was long is reason enough: -15. A
+loss that stays up, a gradient that stays steep, updates that are long at any rate or a loss that swings have other
+reasons, the strongest once: -12.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ HYPOTHESIS = Hypothesis(
         ),
         Weight(
             "loss-spike", -10.0, when=(Condition("spikes", ">", 4.0),), why="the loss leaps again and again"
+        ),
+        Weight(
+            "loss-spike", -15.0, when=(Condition("update_ratio", ">=", 0.05),),
+            why="the update before was long enough to be the reason",
         ),
         Weight("loss-diverging", -12.0, when=shared.GRAVE, family="lasting", why="the loss stays up"),
         Weight("gradients-accumulate", -12.0, family="lasting", why="gradients that are never cleared make leaps"),
