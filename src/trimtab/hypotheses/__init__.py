@@ -6,6 +6,7 @@ from trimtab.hypotheses import (
     accumulation_not_averaged,
     activations_saturate,
     adapter_norm_runs_away,
+    attention_logits_too_large,
     backward_fault_in_one_module,
     bad_batch,
     clipping_threshold_too_low,
@@ -21,6 +22,7 @@ from trimtab.hypotheses import (
     graph_kept_across_steps,
     initial_weights_too_large,
     inputs_not_scaled,
+    kl_weight_too_strong,
     learning_rate_schedule_ended,
     learning_rate_too_high,
     learning_rate_too_low,
@@ -28,6 +30,7 @@ from trimtab.hypotheses import (
     loader_repeats_one_batch,
     loss_reduction_wrong,
     loss_scale_schedule_wrong,
+    missing_stop_gradient,
     missing_zero_grad,
     non_finite_input,
     numerical_fault_in_loss,
@@ -88,6 +91,9 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     loss_scale_schedule_wrong.HYPOTHESIS,
     accumulation_not_averaged.HYPOTHESIS,
     adapter_norm_runs_away.HYPOTHESIS,
+    attention_logits_too_large.HYPOTHESIS,
+    missing_stop_gradient.HYPOTHESIS,
+    kl_weight_too_strong.HYPOTHESIS,
 )
 
 __all__ = [
