@@ -30,6 +30,13 @@ def test_the_rank_agrees_with_a_decomposition(n, d, r, seed):
     assert effective_rank(rows).item() == pytest.approx(slow_rank(rows), rel=0.02)
 
 
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+def test_rows_that_are_not_finite_have_no_rank(broken):
+    rows = torch.randn(32, 8)
+    rows[3, 2] = broken
+    assert effective_rank(rows).isnan()
+
+
 def test_a_representation_that_collapsed_has_no_rank_and_no_spread():
     same = torch.ones(32, 8) * torch.arange(8)
     assert examined("representation", same) == {"rank": 0.0, "spread": 0.0}

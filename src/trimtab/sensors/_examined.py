@@ -44,18 +44,22 @@ def rows_of(tensor: torch.Tensor) -> torch.Tensor:
 def effective_rank(rows_ND: torch.Tensor) -> torch.Tensor:
     """Return exp(entropy) of the singular values of the centred rows: how many directions they fill; 0 for none.
 
-    The measure of Roy and Vetterli (2007): 1 when all rows lie on a line, D when every direction has its share.
+    The measure of Roy and Vetterli (2007): 1 when all rows lie on a line, D when every direction has its share, NaN
+    when a number is not finite.
     """
     centred = rows_ND - rows_ND.mean(0)
     centred = centred / centred.abs().amax().clamp(min=torch.finfo(centred.dtype).tiny)
     gram = centred @ centred.T if centred.shape[0] < centred.shape[1] else centred.T @ centred
+    finite = gram.isfinite().all()
+    gram = torch.where(finite, gram, torch.zeros_like(gram))  # a decomposition raises at NaN
     squares = torch.linalg.eigvalsh(gram.double() if gram.device.type != "mps" else gram).clamp(min=0.0)
     # Below this share of the largest an eigenvalue is what rounding left of nothing.
     squares = torch.where(squares > 1e-6 * squares.amax(), squares, torch.zeros_like(squares))
     shares = squares.sqrt()
     total = shares.sum()
     shares = shares / total.clamp(min=torch.finfo(shares.dtype).tiny)
-    return torch.where(total > 0, torch.exp(torch.special.entr(shares).sum()), torch.zeros_like(total))
+    rank = torch.where(total > 0, torch.exp(torch.special.entr(shares).sum()), torch.zeros_like(total))
+    return torch.where(finite, rank, torch.full_like(rank, torch.nan))
 
 
 def spread(rows_ND: torch.Tensor) -> torch.Tensor:
