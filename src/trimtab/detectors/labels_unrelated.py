@@ -73,17 +73,20 @@ class LabelsUnrelated(Detector):
     def detect(self, trace: Trace) -> Finding | Unknown | None:
         if not trace.has("target_fingerprint"):
             return self.unknown(trace, "no targets were recognised in the loss")
-        start = Rolling.median(_numbers(trace.first("loss", 8)[1]))
-        if not start > 0.0:
+        begin = _numbers(trace.first("loss", 8)[1])
+        if len(begin) < 8 or not Rolling.median(begin) > 0.0:
             return self.unknown(trace, "the loss was not measured, or is not positive at the beginning")
-        latest = Rolling.median(_numbers(trace.last("loss", 8)[1]))
-        if trace.count("loss") < self.before + self.after + 8 or latest < self.back * self._ignorant(trace, start):
-            return None
         steps, values = trace.last("loss", self.window)
-        losses = _numbers(values)
-        if len(losses) < len(values):
+        if len(steps) < self.before + self.after:
             return None
-        return self._jump(trace, start, steps, losses)
+        start, latest = Rolling.median(begin), Rolling.median(_numbers(values[-8:]))
+        older = min(
+            Rolling.median(_numbers(values[:8])), Rolling.median(_numbers(values[self.before - 8 : self.before]))
+        )
+        if not latest - older >= self.least * start or latest < self.back * self._ignorant(trace, start):
+            return None
+        losses = _numbers(values)
+        return self._jump(trace, start, steps, losses) if len(losses) == len(values) else None
 
     def _jump(self, trace: Trace, start: float, steps: Sequence[int], losses: tuple[float, ...]) -> Finding | None:
         places = range(self.before, len(losses) - self.after + 1)
