@@ -36,6 +36,8 @@ def harm(healthy: Ran, faulty: Ran, target: Milestone, missed: Milestone | None)
         return "not-finite"
     if missed is not None and not in_time(missed, faulty):
         return "milestone"
+    if after.get("spread", 1.0) < 0.25 * before.get("spread", 0.0):
+        return "collapsed"
     if not faulty.reached_target:
         return "target"
     return "worse" if "loss" in after and after["loss"] > 1.25 * before["loss"] else "none"

@@ -120,7 +120,7 @@ MODEL_FAULTS: tuple[FaultCase, ...] = (
         right_causes=("units-died",),
     ),
     FaultCase(
-        name="rate-burst", inject=rate_burst, families=("mlp", "rnn", "regression"), onset=60,
+        name="rate-burst", inject=rate_burst, families=("mlp", "rnn"), onset=60,
         delay_budget=60, right_codes=("dead-units", "gradient-exploding", "update-too-large"),
         also_true=(
             "loss-not-finite", "gradient-not-finite", "loss-spike", "loss-diverging", "moments-poisoned",

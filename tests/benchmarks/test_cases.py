@@ -68,6 +68,10 @@ def test_each_fault_of_the_list_has_a_case_or_says_what_it_waits_for():
     assert all(set(cases) <= names for cases in (*ANCHORS.values(), *PUBLISHED.values()))
 
 
+def test_every_kind_of_the_healthy_list_is_there():
+    assert {case.anchor for case in HEALTHY} - {""} == {f"H{number}" for number in range(1, 19)}
+
+
 def test_each_cause_has_a_fault_and_a_second_injection():
     first, second = ({cause for case in cases for cause in case.right_causes} for cases in (FAULTS, SECOND_INJECTIONS))
     assert first == second
@@ -131,6 +135,47 @@ def test_evaluations_come_every_twenty_steps_and_at_the_end():
     seen = []
     run(ALL_FAMILIES["mlp"].build(0), 45, on_evaluation=lambda step, metrics, split: seen.append((step, split)))
     assert seen == [(19, "validation"), (39, "validation"), (44, "validation")]
+
+
+class Listener:
+    """An observer that remembers what it is told."""
+
+    def __init__(self):
+        self.notes: list[tuple[str, int | None, str, dict[str, object]]] = []
+        self.recorded: list[dict[str, float]] = []
+        self.examined: list[tuple[str, tuple[str, ...]]] = []
+
+    def note(self, kind, *, steps=None, text="", **facts):
+        self.notes.append((kind, steps, text, facts))
+
+    def record(self, *, split=None, **metrics):
+        self.recorded.append(metrics)
+
+    def examine(self, *, kind, **tensors):
+        self.examined.append((kind, tuple(tensors)))
+
+
+def test_an_observer_is_told_what_the_user_would_say():
+    listener = Listener()
+    run(case_named("target-in-the-input").build("regression", 0), 2, observer=listener)
+    assert listener.notes == [("ceiling", None, "validation/loss", {"value": 0.3, "better": "lower"})]
+
+    listener = Listener()
+    case = case_named("announced-step-too-hard")
+    training = case.build("wine", 0)
+    run(training, case.onset + 2, observer=listener)
+    assert listener.notes == [("curriculum", 30, "next stage", {})]
+
+    listener = Listener()
+    run(ALL_FAMILIES["vae"].build(0), 3, observer=listener)
+    assert [sorted(metrics) for metrics in listener.recorded] == [["kl"]] * 3
+    assert listener.examined == [("latent", ("code",))] * 3
+
+
+def test_being_observed_changes_nothing():
+    for family in ("vae", "twins"):
+        alone, observed = (run(ALL_FAMILIES[family].build(1), 5, observer=o).losses for o in (None, Listener()))
+        assert alone == observed
 
 
 # What each fault does, and from which step
