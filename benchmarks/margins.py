@@ -94,7 +94,7 @@ THRESHOLDS: dict[str, Scaled] = {
     "representation-collapsed": Scaled(lowered=("spread", "spread_fallen", "rank_fallen", "alike")),
     "latent-unused": Scaled(lowered=("nats", "share")),
     "dead-units": Scaled(raised=("share", "whole")),
-    "saturated-units": Scaled(raised=("share",)),
+    "saturated-units": Scaled(raised=("from_start", "later")),
 }
 """Code -> its main thresholds, which are scaled together."""
 
