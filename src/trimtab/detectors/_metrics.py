@@ -13,8 +13,8 @@ from trimtab.trace import Trace
 KEEP = 0.5
 """Weight of the past in the moving average: a sudden fall is seen at the next evaluation, and a turn not long after; at
 0.7 the average lags behind a turn by two evaluations more."""
-SCATTER = 0.8
-"""Weight of the past in the scatter of single values."""
+SCATTER = 0.1
+"""Weight of the latest value in the scatter, once there are ten; before, all count alike."""
 LATEST = 8
 """So many of the latest averages are kept."""
 
@@ -86,8 +86,8 @@ class Smoothed:
             best, best_step, best_count = average, step, state.seen + 1
         scatter = state.scatter
         if state.seen >= 2:
-            strayed = 0.5 * abs(value - 2.0 * state.last + state.before)
-            scatter = strayed if scatter == 0.0 else SCATTER * scatter + (1 - SCATTER) * min(strayed, 3.0 * scatter)
+            strayed, share = 0.5 * abs(value - 2.0 * state.last + state.before), max(1.0 / (state.seen - 1), SCATTER)
+            scatter += share * ((strayed if state.seen < 6 else min(strayed, 3.0 * scatter)) - scatter)
         worse = state.seen > 0 and value < state.best - 4.0 * state.scatter
         return Metric(
             seen=state.seen + 1,

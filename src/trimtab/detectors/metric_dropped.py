@@ -50,7 +50,7 @@ class MetricDropped(Detector):
     """So many values are needed before a best means something."""
     lost: float = 0.12
     """This share of what was gained: healthy metrics scatter by half of it."""
-    scatters: float = 4.0
+    scatters: float = 5.0
     """... and so many times the scatter of single values."""
 
     def detect(self, trace: Trace) -> Sequence[Finding] | Unknown | None:

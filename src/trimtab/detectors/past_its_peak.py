@@ -50,7 +50,7 @@ class PastItsPeak(Detector):
     """So many values are needed before a best means something."""
     after: int = 3
     """So many values since the best."""
-    scatters: float = 3.0
+    scatters: float = 5.0
     """So many times the scatter of single values below the best average, which itself scatters by half of one."""
     lost: float = 0.1
     """... and this share of what was gained."""
