@@ -66,6 +66,8 @@ class GradientVanishing(Detector):
         if len(places) < self.depth:
             return self.unknown(trace, f"fewer than {self.depth} weights get a gradient, so there is no depth")
         third = len(places) // 3
+        if norms[places[0]] / sizes[places[0]] >= self.ratio * max([norms[i] / sizes[i] for i in places[-third:]]):
+            return None
         first = max(norms[i] / sizes[i] for i in places[:third])
         last = middle([norms[i] / sizes[i] for i in places[-third:]])
         if not first < self.ratio * last:

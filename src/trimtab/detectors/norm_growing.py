@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trimtab.detectors._detector import Detector, number
 from trimtab.detectors._measured import middle
-from trimtab.records import Finding, Severity, Unknown, Value
+from trimtab.records import Finding, Severity, Unknown
 from trimtab.trace import HEAD, RING, Trace
 
-_OUR_OWN = ("gradient_norm", "gradient_norm_applied")
+_OUR_OWN = frozenset(("gradient_norm", "gradient_norm_applied", "gradient_norms", "update_norms", "weight_norms"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,23 +82,21 @@ class NormGrowing(Detector):
         found = self._at_once(trace, norms)
         if trace.step < self.least or found:
             return found or None
-        recorded = [name for name in trace.names() if "norm" in name and self._is_recorded(trace, name)]
+        recorded = [name for name in trace.names() if "norm" in name and name not in _OUR_OWN]
         found += [one for name in recorded if (one := self._recorded(trace, name)) is not None]
-        steps, rows = trace.first("weight_norms", HEAD)
-        place = next((i for i, step in enumerate(steps) if step >= self.reference), None)
-        began = rows[place] if place is not None else None
+        steps, rows = trace.first("weight_norms", self.reference + 1)
+        place = bisect.bisect_left(steps, self.reference)
+        began = rows[place] if place < len(rows) else None
         if not isinstance(began, tuple) or len(began) != len(norms):
             return found or None
-        if any(now > self.growth * then for now, then in zip(norms, began, strict=True)):
-            found += self._tensors(trace, norms, began, steps[place] if place is not None else 0)
+        if _grown(norms, began, self.growth):
+            found += self._tensors(trace, norms, began, steps[place])
         return found or None
 
     def _at_once(self, trace: Trace, norms: tuple[float, ...]) -> list[Finding]:
         steps, rows = trace.first("weight_norms", 1)
         began = rows[0]
-        if not isinstance(began, tuple) or not any(
-            now > self.at_once * then > 0.0 for now, then in zip(norms, began, strict=True)
-        ):
+        if not isinstance(began, tuple) or len(began) != len(norms) or not _grown(norms, began, self.at_once):
             return []
         names, size = trace.labels("weight_norms"), middle([then for then in began if then > 0.0])
         beside = middle([now / then for now, then in zip(norms, began, strict=True) if then > 0.0])
@@ -130,6 +129,8 @@ class NormGrowing(Detector):
     def _recorded(self, trace: Trace, name: str) -> Finding | None:
         """Judge a norm that the user recorded."""
         steps, values = trace.first(name, HEAD)
+        if "grad" in name or isinstance(values[0], tuple):
+            return None
         place = next((i for i, step in enumerate(steps) if step >= self.reference), None)
         now = middle(trace.last(name, 3)[1])
         if place is None or trace.count(name) < place + 16:
@@ -143,13 +144,6 @@ class NormGrowing(Detector):
         if not now >= max(self.lately * before, self.latest * late):
             return None
         return self._finding(trace, name, now, then, before, math.nan, steps[place])
-
-    @staticmethod
-    def _is_recorded(trace: Trace, name: str) -> bool:
-        if name in _OUR_OWN or "grad" in name:
-            return False
-        values: Sequence[Value] = trace.last(name, 1)[1]
-        return bool(values) and not isinstance(values[0], tuple)
 
     def _finding(
         self, trace: Trace, name: str, now: float, then: float, before: float, beside: float, since: int
@@ -175,3 +169,8 @@ def _at(trace: Trace, step: int) -> tuple[float, ...]:
     """Return the norms that were measured at a step or soon after."""
     rows = trace.window("weight_norms", trace.step - step + 1)[1]
     return rows[0] if rows and isinstance(rows[0], tuple) else ()
+
+
+def _grown(norms: tuple[float, ...], began: tuple[float, ...], times: float) -> bool:
+    """Say whether any tensor that did not begin at zero is so many times as large; asked on each full row."""
+    return True in [now > times * then > 0.0 for now, then in zip(norms, began, strict=True)]
