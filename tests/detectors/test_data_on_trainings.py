@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trimtab.detectors import MemoryGrowing, StepSlowing
 from trimtab.guard import Guard
 from trimtab.records import Finding, Severity
+from trimtab.sensors import Loss, Resources
 
 Batch = tuple[Tensor, Tensor]
 CENTRES = torch.randn(4, 8, generator=torch.Generator().manual_seed(7))
@@ -213,3 +215,37 @@ def test_large_first_weights_of_a_regression_are_told_at_the_first_step(tmp_path
         for parameter in model.parameters():
             parameter.mul_(12)
     assert train(tmp_path / "large", model, pairs(), steps=2, loss=F.mse_loss)["loss-far-from-chance"].step == 0
+
+
+class Long:
+    """A long training of which nothing but time and memory is looked at, with a clock of its own."""
+
+    def __init__(self, seconds: Callable[[int], float]):
+        self.step, self.time, self.seconds = 0, 0.0, seconds
+
+    def run(self, path, steps, rule, on_step=lambda step: None) -> list[Finding]:
+        model = nn.Linear(8, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        sensors = (Loss(), Resources(clock=lambda: self.time))
+        with Guard(path / "run", model, optimizer, overhead=None, sensors=sensors, detectors=(rule,)) as guard:
+            for step in range(steps):
+                on_step(step)
+                optimizer.zero_grad()
+                model(torch.ones(4, 8)).square().mean().backward()
+                self.time += self.seconds(step)
+                optimizer.step()
+        return [e for e in guard.events if isinstance(e, Finding) and e.event == "opened"]
+
+
+def test_steps_that_take_longer_and_longer_are_named(tmp_path):
+    (found,) = Long(lambda step: 0.004 + 2e-5 * step).run(tmp_path / "slower", 900, StepSlowing())
+    assert found.severity == Severity.WARNING
+    assert found.step < 800
+    assert Long(lambda step: 0.004).run(tmp_path / "steady", 900, StepSlowing()) == []
+
+
+def test_tensors_that_pile_up_are_named(tmp_path):
+    kept = []
+    pile = lambda step: kept.append(torch.ones(250_000))  # noqa: E731
+    (found,) = Long(lambda step: 0.01).run(tmp_path, 700, MemoryGrowing(), pile)
+    assert found.evidence["bytes_per_step"] == pytest.approx(1e6, rel=0.3)

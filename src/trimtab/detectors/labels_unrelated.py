@@ -109,9 +109,7 @@ class LabelsUnrelated(Detector):
         if rise < self.least * start or Rolling.median(later[-8:]) > self.above * start:
             return None
         step = steps[place]
-        longest = max(
-            (max(row) for row in trace.window("update_ratio", trace.step - step + 17)[1] if _is(row)), default=0
-        )
+        longest = max(map(_largest, trace.window("update_ratio", trace.step - step + 17)[1]), default=0.0)
         if longest > self.long or self._explained(trace, step):
             return None
         norms = _numbers(trace.window("gradient_norm", trace.step - step + 1)[1])
@@ -145,8 +143,8 @@ class LabelsUnrelated(Detector):
     def _explained(self, trace: Trace, step: int) -> bool:
         """Say whether the learning rate was raised there, or weights were loaded."""
         rates = dict(zip(*trace.window("learning_rate", trace.step - step + 9), strict=True))
-        before = [max(rate) for at, rate in rates.items() if at < step and _is(rate)]
-        since = [max(rate) for at, rate in rates.items() if at >= step and _is(rate)]
+        before = [_largest(rate) for at, rate in rates.items() if at < step]
+        since = [_largest(rate) for at, rate in rates.items() if at >= step]
         if before and since and max(since) > self.raised * max(min(before), 1e-30):
             return True
         return any(note.kind == "weights-loaded" and abs(note.step - step) <= 2 for note in trace.notes)
@@ -157,5 +155,6 @@ def _numbers(values: Sequence[Value]) -> tuple[float, ...]:
     return tuple(value for value in values if isinstance(value, float) and abs(value) < 1e300)
 
 
-def _is(row: Value) -> bool:
-    return isinstance(row, tuple) and len(row) > 0
+def _largest(row: Value) -> float:
+    """Return the largest entry of a vector, 0 for an empty one."""
+    return max(row, default=0.0) if isinstance(row, tuple) else row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trimtab.detectors._detector import NEVER, Detector, number
@@ -125,5 +126,5 @@ class WeightsLostAfterLoad(Detector):
         return levels
 
 
-def _numbers(values: list[Value] | tuple[Value, ...]) -> tuple[float, ...]:
+def _numbers(values: Sequence[Value]) -> tuple[float, ...]:
     return tuple(value for value in values if isinstance(value, float) and abs(value) < 1e300)

@@ -47,7 +47,7 @@ class GraphCensus(Base):
         node = live.roots[-1].node if live.roots else None
         if node is None:
             return {}
-        reading: dict[str, float | tuple[float, ...]] = {}
+        reading: dict[str, float | torch.Tensor | tuple[float, ...]] = {}
         if live.model_parameters:
             reached = graph.forward_order(node)
             reading["parameter_reached"] = tuple(float(id(p) in reached) for p in live.model_parameters)
@@ -83,7 +83,7 @@ def _classes(loss: graph.LossNode) -> int | None:
     return classes if classes > 1 else None
 
 
-def _squared(loss: graph.LossNode, targets: torch.Tensor) -> Reading:
+def _squared(loss: graph.LossNode, targets: torch.Tensor) -> dict[str, float | torch.Tensor]:
     """Return what the targets of a squared or absolute error look like, and the error of the best constant guess."""
     reading: dict[str, float | torch.Tensor] = {}
     prediction = graph.saved(loss.node, "self")
