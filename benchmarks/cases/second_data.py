@@ -168,7 +168,7 @@ def read_class_by_class(training: Training, onset: int) -> None:
 # fmt: off
 SECOND_DATA_INJECTIONS: tuple[FaultCase, ...] = (
     FaultCase(
-        name="corrupt-records", inject=corrupt_records, families=("tabular", "wine", "denoiser"), onset=60,
+        name="corrupt-records", inject=corrupt_records, families=("tabular", "denoiser"), onset=60,
         delay_budget=20, right_codes=("loss-spike", "gradient-exploding"),
         also_true=(
             "moments-poisoned", "loss-diverging", "update-too-large", "loss-not-finite", "gradient-not-finite",

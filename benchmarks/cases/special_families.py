@@ -87,10 +87,10 @@ def twins(seed: int, table: bool) -> Training:
     data = data_sets.standardised("breast_cancer", seed, validation=150) if table else data_sets.digits(seed)
     model = Twins(data.x_train.shape[1], 96, 32)
     training = training_on(
-        data, model, SGD(model.parameters(), lr=0.05, momentum=0.9), F.mse_loss, lambda *_: {},
+        data, model, SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-2), F.mse_loss, lambda *_: {},
         seed=seed, batch_size=64, target=("neighbours", "higher", 0.85), middle="encoder.3", head="predictor.3",
     )  # fmt: skip
-    training.loss = partial(twin_loss, noise=0.5 if table else 0.2)
+    training.loss = partial(twin_loss, noise=1.2 if table else 0.4)
     training.evaluate = neighbours(model, data)
     return tell_representation(training)
 
