@@ -243,6 +243,8 @@ class Measure:
         """Note that a GradScaler has divided these gradients by its scale."""
         stream = self._streams.known(optimizer)
         if stream is not None:
+            if stream.scaler is not None:
+                stream.memory["loss_scale"] = stream.scaler
             stream.scaler = None
 
     def step_begins(self, optimizer: torch.optim.Optimizer, closure: bool) -> None:

@@ -60,3 +60,13 @@ def test_gradients_of_zero_are_not_shortened():
 def test_the_loss_scale_is_told_while_the_gradients_carry_it():
     assert LossScale().read(Live(stream="main", step=0, update=0)) == {}
     assert LossScale().read(Live(stream="main", step=0, update=0, scale=1024.0)) == {"loss_scale": 1024.0}
+
+
+def test_where_the_scaler_has_divided_by_it_the_scaler_is_asked():
+    scaler = torch.amp.GradScaler("cpu", init_scale=512.0)
+    scaler.scale(torch.ones(1))
+    memory = {"loss_scale": scaler}
+    live = Live(stream="main", step=0, update=0, memory=memory)
+    assert LossScale().read(live)["loss_scale"].item() == 512.0
+    assert memory == {}
+    assert LossScale().read(live) == {}

@@ -41,16 +41,16 @@ class PrecisionUnderflow(Detector):
     """
 
     reads: tuple[str, ...] = ("gradient_zero_share",)
-    confirm: int = 8
-    """So many looks in a row: a head that begins at zero cuts off the others for one or two, and a bias of ten numbers
-    has a zero by chance now and then."""
     release: int = 3
 
     middle_share: float = 0.5
     """Half of the elements of the middle tensor are zero."""
+    looks: int = 8
+    """Means are taken over so many looks: a head that begins at zero cuts off the others for one or two, and a bias of
+    three numbers has a zero in one look and none in the next."""
     least: float = 0.08
-    """In each tensor at least so many are: in healthy trainings, and in those with dead units, some tensor has none;
-    gradients that pass through float16 after a factor of 1e-6 have 0.1 and more in each."""
+    """In each tensor at least so many are, in the mean: in healthy trainings, and in those with dead units, some tensor
+    has below 0.02; gradients that pass through float16 after a factor of 1e-6 have 0.15 and more in each."""
     tensors: int = 3
     """With fewer tensors one cannot tell underflow from a sparse one."""
 
@@ -59,7 +59,7 @@ class PrecisionUnderflow(Detector):
         shares = row.values.get("gradient_zero_share") if row is not None else None
         if not isinstance(shares, tuple):
             return self.unknown(trace, "how many elements of the gradients are zero was not measured")
-        if not shares or min(shares[-1], max(shares)) < self.least:
+        if middle(shares) < self.middle_share and max(shares) < 1.0:
             return None
         names, norms = trace.labels("gradient_zero_share"), trace.last("gradient_norms", 1)[1]
         missing = trace.last("gradient_missing", 1)[1]
@@ -68,12 +68,13 @@ class PrecisionUnderflow(Detector):
         places = [i for i in range(len(shares)) if i not in tables and not (i < len(absent) and absent[i] == 1.0)]
         if len(places) < self.tensors:
             return self.unknown(trace, f"fewer than {self.tensors} tensors have a gradient")
-        looked = [shares[i] for i in places]
+        rows = [each for each in trace.last("gradient_zero_share", self.looks)[1] if isinstance(each, tuple)]
+        looked = [sum(each[i] for each in rows) / len(rows) for i in places]
         usual, least = middle(looked), min(looked)
         half, scale = self._latest(trace, "half_share"), self._latest(trace, "loss_scale")
         if least >= 1.0 and not (half or scale):
             return self.unknown(trace, "every gradient is zero, and nothing says that numbers of 16 bits are in use")
-        if usual < self.middle_share or least < self.least:
+        if len(rows) < self.looks or usual < self.middle_share or least < self.least:
             return None
         vanished = isinstance(norms[0], tuple) and not any(norms[0]) if norms else False
         return self.finding(
@@ -81,8 +82,8 @@ class PrecisionUnderflow(Detector):
             severity=Severity.ERROR if vanished or usual >= 0.9 else Severity.WARNING,
             summary=(
                 f"{number(100 * usual)} % of the gradient is exactly zero in the middle one of {len(places)} tensors "
-                f"at step {trace.step}, at least {number(100 * least)} % in each, {number(100 * looked[-1])} % in the "
-                f"last ({names[places[-1]]})"
+                f"(mean of {len(rows)} looks up to step {trace.step}), at least {number(100 * least)} % in each, "
+                f"{number(100 * looked[-1])} % in the last ({names[places[-1]]})"
             ),
             measured=usual,
             threshold=self.middle_share,
