@@ -17,7 +17,6 @@ import logging
 import os
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from trimtab import attach, console, discover
 from trimtab.config import project_of
 from trimtab.detectors import DETECTORS, MilestoneMissed
 from trimtab.errors import TrainingStopped, UserError, nearest
+from trimtab.folder import Folder, ending
 from trimtab.handed_over import fields_of, models_of, optimizers_of, value_of
 from trimtab.judge import MAIN, Detector, Event, History, Ignore, Judge, failed
 from trimtab.live import Live, Sensor
@@ -36,7 +36,6 @@ from trimtab.milestone import Milestone
 from trimtab.overhear import EVALUATION, Overheard
 from trimtab.records import Finding, Note, Outcome, Severity, Signal, Value
 from trimtab.respond import Action, Respond
-from trimtab.run import RunWriter
 from trimtab.sensors import SENSORS
 from trimtab.sensors._examined import KINDS, Kind, examined
 
@@ -55,9 +54,6 @@ RESERVED = ("ignore", "metric", "weights-loaded", "trimtab-failed", "response-bu
 EVERY = 8
 OVERHEAD = 0.01
 """The cadence and the share of the run's time that measuring may take, where nobody says otherwise."""
-
-RETRY_AFTER = 256
-"""After a row that could not be written, writing is tried again so many rows later."""
 
 Better = Literal["higher", "lower"]
 
@@ -137,29 +133,24 @@ class Guard:
         self.events: list[Event] = []
         self.outcomes: list[Outcome] = []
         self._pid = os.getpid()
-        self._opened = opened
-        self._place = (None if run is None else Path(run), root)
-        self._facts: dict[str, Any] = {
-            "name": name, "project": project, "description": description, "tags": tuple(tags), "system": system,
-            "seed": seed,
-        }  # fmt: skip
         self._settings = settings or {}
         self._settings_of = -1
-        self._config: dict[str, Any] = {
-            "config": dict(config or {}),
-            "trimtab": {
-                "detectors": {rule.code: fields_of(rule) for rule in rules},
-                "every": every,
-                "overhead": overhead,
-                "respond": {code: {"action": a.name, **fields_of(a)} for code, a in (respond or {}).items()},
-                "ignore": [{"rule": str(r), "because": r.because} if r.because else str(r) for r in ignores],
-                "pyproject": project_says.path,
+        facts = {
+            "name": name, "project": project, "description": description, "tags": tuple(tags), "system": system,
+            "seed": seed,
+            "config": {
+                "config": dict(config or {}),
+                "trimtab": {
+                    "detectors": {rule.code: fields_of(rule) for rule in rules},
+                    "every": every,
+                    "overhead": overhead,
+                    "respond": {code: {"action": a.name, **fields_of(a)} for code, a in (respond or {}).items()},
+                    "ignore": [{"rule": str(r), "because": r.because} if r.because else str(r) for r in ignores],
+                    "pyproject": project_says.path,
+                },
             },
-        }
-        self._writer: RunWriter | None = None
-        self._cannot_open = False
-        self._write_failures: set[str] = set()
-        self._no_rows_until = 0
+        }  # fmt: skip
+        self._folder = Folder(None if run is None else Path(run), root, facts, opened, self._not_written)
         self._unanswered: list[Finding] = []
         self._stopping: TrainingStopped | None = None
         self._metrics: dict[str, str] = {}
@@ -189,7 +180,7 @@ class Guard:
         console.speak()
         self._supersede()
         if not lazily:
-            self._open()
+            self._folder.open()
         attach.attach(self)
         self._overheard = Overheard()
         self._overheard.start()
@@ -200,7 +191,7 @@ class Guard:
     @property
     def run_path(self) -> Path | None:
         """The run folder; None while none was made."""
-        return self._writer.path if self._writer is not None else None
+        return self._folder.path
 
     @property
     def findings(self) -> list[Finding]:
@@ -300,14 +291,14 @@ class Guard:
     def keep(self, name: str, tensor: torch.Tensor, *, every: int = 1) -> None:
         """Store a tensor in the run's `samples/` folder, each `every`-th time it is called for this name."""
         count = self._kept[name] = self._kept.get(name, -1) + 1
-        if count % every == 0 and self._writer is not None:
+        if count % every == 0 and self._folder.path is not None:
             self._safely("keep", self._keep, str(name), tensor)
 
     def _keep(self, name: str, tensor: torch.Tensor) -> None:
         tensor = tensor.detach().cpu()
         if tensor.is_floating_point() and str(tensor.dtype) not in ("torch.float16", "torch.float32", "torch.float64"):
             tensor = tensor.float()  # numpy has no bfloat16 and nothing smaller than float16
-        self._write("keep", name, self._step(), tensor.numpy())
+        self._folder.write("keep", name, self._step(), tensor.numpy())
 
     def close(self, status: str = "finished", how: Mapping[str, Any] | None = None) -> None:
         """End the run: hand on what is still waiting, say how it ended, restore torch. Safe to call twice."""
@@ -327,10 +318,10 @@ class Guard:
             self._safely("close", self._answer_now, None)
         updates = self.measure.update
         self.measure.release()
-        if self._writer is None:
+        if self._folder.path is None:
             return
         coverage = self.judge.coverage()
-        self._write(
+        self._folder.write(
             "update",
             judged=coverage.judged,
             not_judged=coverage.unknown,
@@ -338,7 +329,7 @@ class Guard:
             cost={"seconds": self.measure.cost, "share": self.measure.cost / elapsed if elapsed > 0 else 0.0},
             updates=updates,
         )
-        self._write("close", status, dict(how or {}))
+        self._folder.write("close", status, dict(how or {}))
 
     def __enter__(self) -> Guard:
         return self
@@ -400,7 +391,7 @@ class Guard:
 
     def _on_row(self, row: Signal) -> None:
         self._rows += 1
-        self._write("row", row)
+        self._folder.write("row", row)
         for event in self.history.add(row):
             self._on_event(event)
         if self.judge.failures:
@@ -416,7 +407,7 @@ class Guard:
 
     def _on_event(self, event: Event) -> None:
         self.events.append(event)
-        self._write("event", event)
+        self._folder.write("event", event)
         if not isinstance(event, Finding):
             return
         if event.event != "resolved":
@@ -458,7 +449,7 @@ class Guard:
             if self._closing and outcome.stops:
                 outcome = replace(outcome, result="declined", stops=False, because="the run had ended")
             self.outcomes.append(outcome)
-            self._write("outcome", outcome)
+            self._folder.write("outcome", outcome)
             self.history.tell(outcome)
             self._say(f"{outcome.action} {outcome.result}: {outcome.because}")
             if answer.note is not None:
@@ -471,7 +462,7 @@ class Guard:
     def _tell(self, note: Note) -> None:
         self._safely("note", self.measure.flush)  # what happened before it is written before it
         note = replace(note, after_rows=self._rows)
-        self._write("note", note)
+        self._folder.write("note", note)
         self.history.tell(note)
 
     # -- failing open ----------------------------------------------------------------------------------------------
@@ -488,6 +479,9 @@ class Guard:
         self._tell(note)
         self._safely("judge", self._own_row, {"trimtab_failures": float(self._failures)})
 
+    def _not_written(self, error: Exception) -> None:
+        self._announce(failed("writer", error, self._step()))
+
     def _safely(self, where: str, call: Any, *args: Any) -> None:
         try:
             call(*args)
@@ -499,21 +493,6 @@ class Guard:
                 return
             attach.detach(self)
             self.broke(where, error)
-
-    def _write(self, what: str, *args: Any, **kwargs: Any) -> None:
-        if self._writer is None:
-            self._open()
-        if self._writer is None or (what == "row" and self._rows < self._no_rows_until):
-            return
-        try:
-            getattr(self._writer, what)(*args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - a full disk must not end a training
-            if what == "row":
-                self._no_rows_until = self._rows + RETRY_AFTER
-            if what not in self._write_failures:
-                self._write_failures.add(what)
-                log.warning("could not write a %s to %s (%s); the training goes on", what, self._writer.path, error)
-                self._announce(failed("writer", error, self._step()))
 
     # -- the run folder --------------------------------------------------------------------------------------------
 
@@ -527,33 +506,15 @@ class Guard:
                     log.warning("the Guard of %s was still open and is closed: another one watches now", other.run_path)
                     other.close("finished", {"reason": "another Guard took over"})
 
-    def _open(self) -> None:
-        if self._writer is not None or self._cannot_open:
-            return
-        path, root = self._place
-        if path is not None and path.exists():
-            taken, number = path, 2
-            while path.exists():
-                path, number = taken.with_name(f"{taken.name}-{number}"), number + 1
-            log.warning("%s exists already and is left alone; this run goes to %s", taken, path)
-        try:
-            self._writer = RunWriter.create(root, path=path, config=self._config, **self._facts)
-        except OSError as error:
-            self._cannot_open = True
-            log.warning("cannot create a run folder (%s); the training is watched, but nothing is stored", error)
-            return
-        if self._opened is not None:
-            self._opened(self._writer.path)
-
     def _describe(self) -> None:
         self._settings_of = self.measure.namings
         settings = self._settings() if callable(self._settings) else self._settings
         facts = {**settings, **discover.describe(self.measure.models, self.measure.optimizers)}
-        self._write("settings", facts)
+        self._folder.write("settings", facts)
 
     def _say(self, text: str) -> None:
         log.info("%s", text)
-        self._write("say", text)
+        self._folder.write("say", text)
 
     def _assurance(self, updates: int) -> str:
         grave = sorted({f.code for f in self.findings if f.severity >= Severity.WARNING})
@@ -568,17 +529,3 @@ class Guard:
     def _at_exit(self) -> None:
         error = getattr(sys, "last_value", None)
         self.close(*ending(error if error is not self._last_value else None))
-
-
-def ending(error: BaseException | None) -> tuple[str, dict[str, Any]]:
-    """Return the status and the facts with which a run ends that was left by `error` (None: it ran to its end)."""
-    if error is None or (isinstance(error, SystemExit) and not error.code):
-        return "finished", {}
-    if isinstance(error, TrainingStopped):
-        return "stopped", {"reason": str(error)}
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted", {"reason": "KeyboardInterrupt"}
-    if isinstance(error, SystemExit):
-        return "failed", {"exit_code": error.code if isinstance(error.code, int) else 1}
-    text = "".join(traceback.format_exception(error))
-    return "failed", {"reason": f"{type(error).__name__}: {error}"[:2000], "traceback": text[-8000:]}
