@@ -224,6 +224,12 @@ def loaded_and_spoiled() -> Trace:
     return {}, course(noisy(lambda step: 0.4 + 0.3 * (1 - math.exp(-step / 30)), 240, 0.05))
 
 
+@fires("never-better-than-start", by=128)
+def worse_than_a_guess() -> Trace:
+    """A rate ten times too high on two examples a batch: it falls from 2.9 and rests above ln 10."""
+    return {}, course(noisy(lambda step: 2.5 + 0.5 * math.exp(-step / 20), 160, 0.1), ratio=0.02)
+
+
 @fires("never-better-than-start", by=184)
 def sign_that_is_wrong() -> Trace:
     return {}, course(noisy(lambda step: 2.3 + 1.4 * (1 - math.exp(-step / 50)), 240, 0.03), chance=None)

@@ -199,6 +199,12 @@ def chance_of(trace: Trace) -> float | None:
     return chance * (trace.scalar("loss_terms") or 1.0)
 
 
+def is_of_classes(chance: float) -> bool:
+    """Say whether this chance level is ln C of a whole number C, which does not depend on the batch."""
+    classes = math.exp(min(chance, 20.0))
+    return classes > 1.5 and abs(classes - round(classes)) < 1e-3 * classes
+
+
 def travelled(trace: Trace) -> float | None:
     """Return how far the weights may have gone, as a multiple of themselves: the sum of the largest update ratios.
 

@@ -111,9 +111,17 @@ OF_A_SCORE, OF_A_LOSS = 0.03, 0.1
 lose 0.07 of their validation loss again, classifiers a hundredth of their accuracy."""
 
 
-def least(metric: Metric, higher: bool) -> float:
+OF_THE_BEGINNING = 0.12
+"""... nor of a loss by less than this share of the size of the training loss in the beginning: healthy classifiers that
+have learned nearly all grow too sure of themselves, and lose 0.06 of it."""
+
+
+def least(trace: Trace, metric: Metric, higher: bool) -> float:
     """Return the smallest drop of a metric that is worth a word."""
-    return (OF_A_SCORE if higher else OF_A_LOSS) * abs(metric.best)
+    if higher:
+        return OF_A_SCORE * abs(metric.best)
+    size = max((abs(value) for value in course_of(trace).begin), default=0.0)
+    return max(OF_A_LOSS * abs(metric.best), OF_THE_BEGINNING * size)
 
 
 def known(trace: Trace) -> Iterator[tuple[str, bool]]:

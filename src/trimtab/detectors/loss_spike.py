@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from trimtab.detectors._course import FOLDS, OPENING, course_of
+from trimtab.detectors._course import FOLDS, OPENING, course_of, rate_of
 from trimtab.detectors._detector import Detector, number
 from trimtab.records import Finding, Severity, Unknown
 from trimtab.trace import Fold, Trace
@@ -52,6 +52,8 @@ class LossSpike(Detector):
     """... and above so many times the size of the loss in the beginning: what was learned does not reach so far."""
     enormous: float = 100.0
     """A leap in one step by so many times all that the loss ever was is told before it comes back: it may never."""
+    raised: float = 3.0
+    """A learning rate so many times that of 16 steps before is being tried out, or is the reason by itself."""
     recent: int = 128
     """A leap is told while it is not older than this: full rows may be 64 steps apart."""
 
@@ -68,6 +70,9 @@ class LossSpike(Detector):
             return None
         height = (spike.peak - spike.level) / usual
         large = height >= self.large and spike.peak - spike.level >= self.beginning * size
+        rate, rate_before = rate_of(trace, spike.since), rate_of(trace, max(spike.since - 16, 0))
+        if rate is not None and rate_before and rate >= self.raised * rate_before:
+            large = False
         evidence = {
             "peak": spike.peak,
             "level": spike.level,

@@ -73,7 +73,7 @@ class MetricDropped(Detector):
 
     def _judge(self, trace: Trace, key: str, metric: Metric, higher: bool) -> Finding | None:
         sign = 1.0 if higher else -1.0
-        threshold = max(self.lost * metric.way, self.scatters * metric.scatter, least(metric, higher))
+        threshold = max(self.lost * metric.way, self.scatters * metric.scatter, least(trace, metric, higher))
         drop, fast = metric.best - metric.average, metric.best - metric.last
         if metric.way < self.scatters * metric.scatter or not threshold > 0:
             return None

@@ -12,6 +12,9 @@ from trimtab.detectors._metrics import Metric, Smoothed, is_of_training, known, 
 from trimtab.records import Finding, Severity, Unknown
 from trimtab.trace import Fold, Trace
 
+OVERHEARD = "evaluation/"
+"""The training loss that was called without gradients: nobody chose it to judge by, and it rises in healthy runs."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PastItsPeak(Detector):
@@ -32,7 +35,7 @@ class PastItsPeak(Detector):
 
     False alarms.
     A validation loss rises before the accuracy falls, as the network grows too sure of itself; where only the accuracy
-    matters, record that one. Metrics that scatter are given room. Unknown directions are not judged.
+    matters, record that one; of a loss that was only overheard it is a fact and no warning. Metrics that scatter are given room. Unknown directions are not judged.
 
     What to try.
     Keep the weights of the best step. More data, weight decay, dropout or a smaller network move the peak; training on
@@ -77,13 +80,13 @@ class PastItsPeak(Detector):
 
     def _judge(self, trace: Trace, key: str, metric: Metric, higher: bool) -> Finding | None:
         sign, drop = (1.0 if higher else -1.0), metric.best - metric.average
-        threshold = max(self.scatters * metric.scatter, self.lost * metric.way, least(metric, higher))
+        threshold = max(self.scatters * metric.scatter, self.lost * metric.way, least(trace, metric, higher))
         if not threshold > 0 or drop < threshold or not still_learning(trace, metric.best_step):
             return None
         then, now = losses(trace, metric.best_step)
         return self.finding(
             trace,
-            severity=Severity.WARNING,
+            severity=Severity.INFO if key.startswith(OVERHEARD) else Severity.WARNING,
             subject=key,
             summary=(
                 f"{key} was best at step {metric.best_step} ({number(sign * metric.best)}, moving average) and is "
