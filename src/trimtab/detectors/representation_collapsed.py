@@ -64,7 +64,7 @@ class RepresentationCollapsed(Detector):
     stop-gradient."""
     rank: float = 3.0
     """Directions left then: with the stop-gradient 4 to 7 of 9, without it 2.3 to 2.9 ..."""
-    rank_fallen: float = 0.4
+    rank_fallen: float = 0.33
     """... and times the largest early rank: a narrow representation has few from the start."""
     directions: float = 1.5
     """Left of a named representation without targets, of ten times as many."""
