@@ -35,7 +35,8 @@ class PastItsPeak(Detector):
 
     False alarms.
     A validation loss rises before the accuracy falls, as the network grows too sure of itself; where only the accuracy
-    matters, record that one; of a loss that was only overheard it is a fact and no warning. Metrics that scatter are given room. Unknown directions are not judged.
+    matters, record that one; of a loss that was only overheard it is a fact and no warning. Metrics that scatter are
+    given room. Unknown directions are not judged.
 
     What to try.
     Keep the weights of the best step. More data, weight decay, dropout or a smaller network move the peak; training on
