@@ -136,7 +136,7 @@ def watched(training: Training, steps: int, folder: Path) -> Watched:
         def evaluated(step: int, metrics: Mapping[str, float], split: str) -> None:
             guard.record(split=split, better=better, **metrics)
 
-        ran = run(training, steps, on_evaluation=evaluated, observer=guard)  # type: ignore[arg-type]
+        ran = run(training, steps, on_evaluation=evaluated, observer=guard)
     return Watched(run=Run(folder), ran=ran, seconds=time.process_time() - begin)
 
 

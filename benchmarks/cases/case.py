@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -91,7 +92,7 @@ def scale_learning_rate(training: Training, factor: float) -> None:
         scheduler.base_lrs = [rate * factor for rate in scheduler.base_lrs]
 
 
-def replace_criterion(training: Training, criterion: Callable[[Tensor, Tensor], Tensor]) -> None:
+def replace_criterion(training: Training, criterion: Callable[[Any, Tensor], Tensor]) -> None:
     """Let the loss be `criterion(output, targets)`."""
     training.loss = lambda model, batch: criterion(model(batch[0]), batch[1])
 

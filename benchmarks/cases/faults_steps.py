@@ -80,7 +80,7 @@ def accumulation_summed(training: Training, onset: int) -> None:
         zero_grad(training)
         batches = 4 if training.step >= onset else 1
         total = sum((loss(training.model, training.next_batch()) for _ in range(batches)), torch.zeros(()))
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         training.tell()
         training.optimizer.step()
         for scheduler in training.schedulers:

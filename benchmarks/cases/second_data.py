@@ -105,14 +105,14 @@ def never_in_training_mode(training: Training, onset: int) -> None:
     """The model was put into evaluation mode, and its own `train` forgets to change its parts."""
     give_dropout(training)
     model = training.model.eval()
-    model.train = lambda mode=True: model  # type: ignore[assignment,misc]
+    model.train = lambda mode=True: model  # type: ignore[method-assign]
 
 
 def always_in_training_mode(training: Training, onset: int) -> None:
     """The model's own `train` forgets to change its parts, so `eval` does not reach them either."""
     give_dropout(training)
     model = training.model.train()
-    model.train = lambda mode=True: model  # type: ignore[assignment,misc]
+    model.train = lambda mode=True: model  # type: ignore[method-assign]
 
 
 def give_dropout(training: Training) -> None:

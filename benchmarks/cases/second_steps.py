@@ -98,7 +98,7 @@ def divided_by_the_first_part(training: Training, onset: int) -> None:
         parts = [training.next_batch() for _ in range(4 if training.step >= onset else 1)]
         rows = len(parts[0][0])
         total = torch.stack([loss(training.model, part) * len(part[0]) for part in parts]).sum() / rows
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         training.optimizer.step()
         for scheduler in training.schedulers:
             scheduler.step()

@@ -66,10 +66,10 @@ class Observer(Protocol):
     def note(self, kind: str, *, steps: int | None = None, text: str = "", **facts: float | str) -> None:
         """Announce something that is intended."""
 
-    def record(self, *, split: str | None = None, **metrics: float) -> None:
+    def record(self, *, split: str | None = None, **metrics: Any) -> None:
         """Hand over numbers of this update."""
 
-    def examine(self, *, kind: Literal["representation", "attention", "latent"], **tensors: Tensor) -> None:
+    def examine(self, *, kind: Literal["representation", "attention", "latent"], **tensors: Any) -> None:
         """Hand over a representation, an attention or a latent code of this update."""
 
 
