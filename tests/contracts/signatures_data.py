@@ -48,9 +48,7 @@ SIGNATURES = (
             found("loss-far-from-chance", WARNING, measured=70.8, since=0, loss_terms=1.0),
         ),
     ),
-    Signature(
-        cause="inputs-not-scaled", found=(found("inputs-unscaled", WARNING, measured=95.0, since=0, ratio=1.5),)
-    ),
+    Signature(cause="inputs-not-scaled", found=(found("inputs-unscaled", WARNING, measured=95.0, since=0, ratio=1.5),)),
     Signature(
         cause="wrong-loss-for-targets",
         found=(found("loss-does-not-fit-targets", WARNING, since=0, kind="one hot under squared", graphs=2.0),),

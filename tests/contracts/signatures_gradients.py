@@ -12,7 +12,8 @@ NO_SCALE = math.nan
 
 
 def underflow(**evidence: float) -> Finding:
-    return found("precision-underflow", since=0, **{"half_share": 0.0, "loss_scale": 0.0} | evidence)
+    made: Finding = found("precision-underflow", since=0, **{"half_share": 0.0, "loss_scale": 0.0} | evidence)
+    return made
 
 
 SIGNATURES = (

@@ -114,9 +114,9 @@ def test_adam_does_not_mind_a_low_threshold_and_only_the_fact_is_told(tmp_path):
 def test_one_gradient_of_a_thousand_poisons_adam_and_not_sgd(tmp_path):
     def spiked(make):
         model = network(*SMALL)
+        now = [0]
         for parameter in model.parameters():
             parameter.register_hook(lambda gradient: gradient * (1e3 if now[0] == 30 else 1.0))
-        now = [0]
         folder = tmp_path / make.__name__
         return found(folder, model, make(model), steps=64, each=lambda step: now.__setitem__(0, step), clip=None)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+from typing import Any, cast
 
 import pytest
 import torch
@@ -128,9 +129,9 @@ def test_the_count_of_a_training_is_handed_to_full_rows(tmp_path):
             seen.append(live.evaluations)
             return {}
 
-    model = model_of()
+    model, look = model_of(), cast(Any, Look())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    with Guard(tmp_path / "run", model, optimizer, sensors=[Look()], overhead=None):
+    with Guard(tmp_path / "run", model, optimizer, sensors=[look], overhead=None):
         for step in range(4):
             model.train()
             model(torch.randn(8, 4)).mean().backward()

@@ -12,9 +12,11 @@ import torch
 from torch import nn
 
 from trimtab import Guard
+from trimtab.cadence import Tier
 from trimtab.detectors import DETECTORS
 from trimtab.graph import Layer
 from trimtab.judge import History, Judge
+from trimtab.live import Point
 from trimtab.run import Run, RunWriter
 from trimtab.sensors import SENSORS
 
@@ -25,8 +27,8 @@ class Seen:
 
     returns: Any
     name: str = "seen"
-    points: tuple[str, ...] = ("before",)
-    tier: str = "step"
+    points: tuple[Point, ...] = ("before",)
+    tier: Tier = "step"
     axes: dict[str, str] = field(default_factory=lambda: {"size": "layers", "other": "layers"})
     sparse: tuple[str, ...] = ()
     copies_weights: bool = False
@@ -113,17 +115,24 @@ def test_layers_are_there_when_they_are_due(tmp_path):
 def test_layers_before_the_first_update_are_named_by_the_model(tmp_path):
     model = nn.Sequential(nn.Linear(4, 6, bias=False), nn.Tanh(), nn.Linear(6, 1))
     labels = []
-    look = Seen(
-        returns=lambda live: labels.append(tuple(one.label for one in live.layers)) or {},
-        points=("backward",), tier="layers",
-    )  # fmt: skip
+
+    def note(live):
+        labels.append(tuple(one.label for one in live.layers))
+        return {}
+
+    look = Seen(returns=note, points=("backward",), tier="layers")
     train(tmp_path / "run", [look], 2, model=model)
     assert set(labels) == {("0>linear", "0>tanh", "2>linear")}
 
 
 def test_several_passes_before_an_update_are_looked_into_once(tmp_path):
     looks = []
-    look = Seen(returns=lambda live: looks.append(len(live.layers)) or {}, points=("backward",), tier="layers")
+
+    def count(live):
+        looks.append(len(live.layers))
+        return {}
+
+    look = Seen(returns=count, points=("backward",), tier="layers")
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     with Guard(tmp_path / "run", model, optimizer, sensors=[*SENSORS, look], overhead=None):

@@ -428,7 +428,7 @@ def adapter(course_of: object, steps: int = 320) -> Trace:
     rows = lean(healthy(steps), "loss", "gradient_norm", "weight_norms", "update_ratio")
     for step, row in enumerate(rows):
         if "weight_norms" in row:
-            row["weight_norms"][2] = course_of(step)  # type: ignore[operator]
+            row["weight_norms"][2] = course_of(step)
     names = (NAMES[0], NAMES[1], "adapter.up.weight", NAMES[3])
     return {"labels": {"weight_norms": names}}, rows
 
