@@ -4,7 +4,7 @@
     Run.log, wandb.log         of wandb, likewise
     the loss functions         where torch.nn.functional hands them to its kernels: `evaluation/loss`
 
-Everything is wrapped while somebody listens and restored when the last one leaves. What goes wrong in here stays here:
+A loss of the training costs 0.3 microseconds more, an update 0.1. Everything is wrapped while somebody listens and restored when the last one leaves. What goes wrong in here stays here:
 the program's own call has already returned its own result.
 """
 
@@ -64,8 +64,6 @@ class Overheard:
     _look_at: int = 0
     _values: dict[str, Value] = field(default_factory=dict)
     _last: dict[str, int] = field(default_factory=dict)
-    _kinds: set[tuple[str, Any]] = field(default_factory=set)
-    _target: Any = None
     _sum: Any = 0.0
     _calls: int = 0
 
@@ -84,7 +82,7 @@ class Overheard:
         if not _listeners:
             while _restore:
                 _restore.pop()()
-        self._target, self._sum = None, 0.0
+        self._sum = 0.0
 
     def take(self, step: int) -> dict[str, Value]:
         """Return what was heard since the last call; `step` is the step that comes next, or the number of steps."""
@@ -118,22 +116,12 @@ class Overheard:
             if last is None or self._step - last >= APART or not math.isfinite(number):
                 self._values[key] = number
 
-    def trained(self, kind: tuple[str, Any], target: Any) -> None:
-        """Note a loss that was computed for training."""
-        self._kinds.add(kind)
-        self._target = weakref.ref(target)
-
-    def evaluated(self, kind: tuple[str, Any], target: Any, result: torch.Tensor) -> None:
-        """Note a loss that was computed without gradients; one about the batch in training is no evaluation."""
-        if (
-            kind in self._kinds
-            and type(result) is torch.Tensor
-            and (self._target is None or self._target() is not target)
-        ):
-            last = self._last.get(EVALUATION)
-            if last is None or self._step - last >= APART:
-                self._sum = self._sum + (result if result.dim() == 0 else result.mean())
-                self._calls += 1
+    def evaluated(self, result: torch.Tensor) -> None:
+        """Note a loss that was computed without gradients."""
+        last = self._last.get(EVALUATION)
+        if last is None or self._step - last >= APART:
+            self._sum = self._sum + (result if result.dim() == 0 else result.mean())
+            self._calls += 1
 
 
 def _single(value: Any) -> bool:
@@ -142,6 +130,8 @@ def _single(value: Any) -> bool:
 
 
 _listeners: list[Overheard] = []
+_trained_on: list[Callable[[], Any]] = [lambda: None]
+"""The targets of the latest loss that was computed with gradients: one without, on the same, is no evaluation."""
 _restore: list[Callable[[], None]] = []
 os.register_at_fork(after_in_child=_listeners.clear)
 
@@ -166,22 +156,19 @@ def _wrap_losses() -> None:
 
 
 def _wrap_loss(original: Any, *, name: str, place: int) -> Any:
-    kinds: dict[Any, tuple[str, Any]] = {reduction: (name, reduction) for reduction in (0, 1, 2)}
-    compiling, enabled = torch.compiler.is_compiling, torch.is_grad_enabled
+    enabled, reference = torch.is_grad_enabled, weakref.ref
+    trained: set[Any] = set()
 
     def loss(*args: Any, **kwargs: Any) -> Any:
         result = original(*args, **kwargs)
-        if compiling() or not _listeners:
-            return result
         try:
-            if len(args) > place:
-                kind = kinds[args[place]]
-                if result.requires_grad:
-                    for one in _listeners:
-                        one.trained(kind, args[1])
-                elif not enabled():
-                    for one in _listeners:
-                        one.evaluated(kind, args[1], result)
+            if enabled():
+                _trained_on[0] = reference(args[1])
+                if args[place] not in trained and result.requires_grad:
+                    trained.add(args[place])
+            elif args[place] in trained and _trained_on[0]() is not args[1] and type(result) is torch.Tensor:
+                for one in _listeners:
+                    one.evaluated(result)
         except Exception:
             log.debug("trimtab could not listen to %s", name, exc_info=True)
         return result
