@@ -4,8 +4,9 @@
     Run.log, wandb.log         of wandb, likewise
     the loss functions         where torch.nn.functional hands them to its kernels: `evaluation/loss`
 
-A loss of the training costs 0.3 microseconds more, an update 0.1. Everything is wrapped while somebody listens and restored when the last one leaves. What goes wrong in here stays here:
-the program's own call has already returned its own result.
+A loss of the training costs 0.3 microseconds more, an update 0.1. Everything is wrapped while somebody listens and
+restored when the last one leaves. What goes wrong in here stays here: the program's own call has already returned its
+own result.
 """
 
 from __future__ import annotations
