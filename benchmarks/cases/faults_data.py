@@ -192,7 +192,7 @@ DATA_FAULTS: tuple[FaultCase, ...] = (
         onset=60, delay_budget=20, right_codes=("loss-spike", "gradient-exploding"),
         also_true=(
             "moments-poisoned", "loss-diverging", "update-too-large", "loss-not-finite", "gradient-not-finite",
-            "dead-units", "inputs-unscaled", "metric-dropped", "update-too-small", *STANDING_STILL,
+            "dead-units", "inputs-unscaled", "metric-dropped", "norm-growing", *STANDING_STILL,
         ),
         right_causes=("bad-batch",),
     ),

@@ -141,7 +141,8 @@ MODEL_FAULTS: tuple[FaultCase, ...] = (
     ),
     FaultCase(
         name="gradient-not-stopped", inject=gradient_not_stopped, families=("twins", "table-twins"),
-        delay_budget=MILESTONE, right_codes=("representation-collapsed",), also_true=("better-than-possible",),
+        delay_budget=MILESTONE, right_codes=("representation-collapsed",),
+        also_true=("better-than-possible", "weight-decay-dominates"),
         right_causes=("missing-stop-gradient",),
     ),
     FaultCase(

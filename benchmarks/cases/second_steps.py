@@ -200,7 +200,7 @@ def projections_too_large(training: Training, onset: int) -> None:
 
 
 def follows_at_once(training: Training, onset: int) -> None:
-    """The targets come from the encoder itself, with its gradient, for the following copy was taken out."""
+    """The targets come from the encoder itself, with its gradient; copy and predictor were taken out as needless."""
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         assert isinstance(model, Bootstrap)
@@ -316,7 +316,8 @@ SECOND_STEP_INJECTIONS: tuple[FaultCase, ...] = (
     ),
     FaultCase(
         name="follows-at-once", inject=follows_at_once, families=("bootstrap",), delay_budget=MILESTONE,
-        right_codes=("representation-collapsed",), also_true=("better-than-possible",),
+        right_codes=("representation-collapsed",),
+        also_true=("better-than-possible", "parameters-never-changed", "graph-detached"),
         right_causes=("missing-stop-gradient",),
     ),
     FaultCase(
