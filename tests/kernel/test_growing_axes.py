@@ -18,7 +18,6 @@ from trimtab.graph import Layer
 from trimtab.judge import History, Judge
 from trimtab.live import Point
 from trimtab.run import Run, RunWriter
-from trimtab.sensors import SENSORS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +40,7 @@ def train(path, sensors, steps, model=None, **options):
     torch.manual_seed(0)
     model = model or nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    with Guard(path, model, optimizer, sensors=[*SENSORS, *sensors], overhead=None, **options) as guard:
+    with Guard(path, model, optimizer, sensors=sensors, overhead=None, **options) as guard:
         for _ in range(steps):
             model(torch.randn(8, 4)).pow(2).mean().backward()
             optimizer.step()
@@ -135,7 +134,7 @@ def test_several_passes_before_an_update_are_looked_into_once(tmp_path):
     look = Seen(returns=count, points=("backward",), tier="layers")
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    with Guard(tmp_path / "run", model, optimizer, sensors=[*SENSORS, look], overhead=None):
+    with Guard(tmp_path / "run", model, optimizer, sensors=[look], overhead=None):
         for _ in range(3):
             for _ in range(4):
                 model(torch.randn(8, 4)).pow(2).mean().backward()
