@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.cases.case import FaultCase
-from benchmarks.recorded import FOLDER, Judged, Record, caught, judge, records
+from benchmarks.recorded import FOLDER, Record, judge, records
 from benchmarks.watching import KINDS
 from trimtab import Finding, Signal
 from trimtab.detectors import DETECTORS, Detector
@@ -30,7 +30,7 @@ from trimtab.report.series import Line, medians, thin
 
 CATALOGUE = Path(__file__).parents[1] / "docs" / "catalogue"
 PAGE, PICTURES = CATALOGUE / "gallery.md", CATALOGUE / "pictures"
-MOST_POINTS = 160
+MOST_POINTS = 120
 """A line in a picture has at most so many points."""
 ENTRIES = 4
 """A vector with more entries is drawn by its smallest, median and largest."""
@@ -54,17 +54,29 @@ class Picture:
 
 
 PICTURED: dict[str, Picture] = {
-    "loss-not-finite": Picture(signals=("loss",), silent="loss-near-zero", log=True),
-    "gradient-not-finite": Picture(signals=("gradient_norm",), silent="loss-scale-search", log=True),
-    "gradient-exploding": Picture(signals=("gradient_norm",), silent="warm-up-bump", log=True),
+    "loss-not-finite": Picture(signals=("loss",), silent="loss-near-zero", fires="infinite-input/mlp", log=True),
+    "gradient-not-finite": Picture(
+        signals=("gradient_norm",), silent="loss-scale-search", fires="nan-in-backward/rnn", log=True
+    ),
+    "gradient-exploding": Picture(
+        signals=("gradient_norm",), silent="warm-up-bump", fires="learning-rate-x300/cnn", log=True
+    ),
     "gradients-accumulate": Picture(signals=("gradients_carried",), silent="accumulation"),
-    "parameters-outside-optimizer": Picture(signals=("parameter_held",), silent="frozen-backbone"),
+    "parameters-outside-optimizer": Picture(
+        signals=("parameter_held",), silent="frozen-backbone", fires="head-replaced/mlp"
+    ),
     "parameters-never-changed": Picture(signals=("update_norms",), silent="large-vocabulary"),
-    "learning-rate-zero": Picture(signals=("learning_rate",), silent="cosine-restarts"),
+    "learning-rate-zero": Picture(
+        signals=("learning_rate",), silent="cosine-restarts", fires="schedule-ends-early/cnn"
+    ),
     "double-softmax": Picture(signals=("loss", "squashed_before_loss"), silent="log-softmax-twice"),
-    "loss-far-from-chance": Picture(signals=("loss", "chance_level"), silent="constant-in-the-loss", log=True),
+    "loss-far-from-chance": Picture(
+        signals=("loss", "chance_level"), silent="constant-in-the-loss", fires="weights-x12/mlp", log=True
+    ),
     "same-batch-repeated": Picture(signals=("target_fingerprint",), silent="full-batch", fires="loader-stuck"),
-    "milestone-missed": Picture(signals=("validation/accuracy", "validation/loss"), silent="mlp"),
+    "milestone-missed": Picture(
+        signals=("validation/accuracy", "validation/loss"), silent="mlp", fires="labels-permuted/mlp"
+    ),
     "metric-stuck-below-target": Picture(signals=("validation/accuracy", "validation/error"), silent="rnn"),
     "loss-spike": Picture(signals=("loss",), silent="restart-announced", log=True),
     "loss-diverging": Picture(signals=("loss",), silent="learning-rate-finder"),
@@ -77,7 +89,9 @@ PICTURED: dict[str, Picture] = {
     "better-than-possible": Picture(signals=("loss", "validation/accuracy"), silent="loss-near-zero", log=True),
     "loss-scale-changed": Picture(signals=("loss", "gradient_norm"), silent="cosine-restarts", log=True),
     "logged-loss-not-finite": Picture(signals=("loss", "gradient_norm"), silent="loss-scale-search", log=True),
-    "gradient-vanishing": Picture(signals=("gradient_norms",), silent="head-from-zero", log=True),
+    "gradient-vanishing": Picture(
+        signals=("gradient_norms",), silent="head-from-zero", fires="fourteen-sigmoid-layers/regression", log=True
+    ),
     "update-too-large": Picture(signals=("update_ratio",), silent="warm-up-bump", log=True),
     "update-too-small": Picture(signals=("update_ratio",), silent="fine-tuning", log=True),
     "clipping-always-active": Picture(signals=("clip_factor",), silent="always-clipped", log=True),
@@ -86,14 +100,14 @@ PICTURED: dict[str, Picture] = {
     "weight-decay-dominates": Picture(signals=("decay_share",), silent="long-decay", log=True),
     "graph-detached": Picture(signals=("parameter_reached",), silent="idle-experts"),
     "precision-underflow": Picture(signals=("gradient_zero_share",), silent="mostly-unused-embeddings"),
-    "scaler-skips-too-often": Picture(signals=("update_skipped",), silent="loss-scale-search"),
-    "norm-growing": Picture(signals=("weight_norms",), silent="low-rank-adapters", log=True),
+    "scaler-skips-too-often": Picture(signals=("loss_scale",), silent="loss-scale-search", log=True),
+    "norm-growing": Picture(signals=("weight_norms",), silent="low-rank-adapters", fires="adapter-runs-away", log=True),
     "labels-sorted": Picture(signals=("label_mean",), silent="rare-class"),
-    "labels-unrelated": Picture(signals=("loss",), silent="curriculum-announced"),
-    "inputs-unscaled": Picture(signals=("input_std",), silent="integer-images", log=True),
+    "labels-unrelated": Picture(signals=("loss",), silent="curriculum-announced", fires="labels-shuffled-midway/mlp"),
+    "inputs-unscaled": Picture(signals=("input_std",), silent="cnn", log=True),
     "loss-does-not-fit-targets": Picture(signals=("loss",), silent="smoothed-labels"),
     "modules-in-wrong-mode": Picture(
-        signals=("modules_training", "evaluated_in_training"), silent="dropout-sampled-on-purpose"
+        signals=("modules_training",), silent="strong-dropout", fires="trained-in-evaluation-mode/mlp"
     ),
     "weights-lost-after-load": Picture(signals=("loss",), silent="frozen-backbone"),
     "step-slowing": Picture(signals=("step_seconds",), silent="bounded-cache"),
@@ -102,7 +116,7 @@ PICTURED: dict[str, Picture] = {
     "attention-saturated": Picture(signals=("attention_entropy",), silent="copying-head"),
     "attention-logits-growing": Picture(signals=("attention_logit",), silent="copying-head", log=True),
     "representation-collapsed": Picture(signals=("representation/rank", "representation_rank"), silent="stop-gradient"),
-    "latent-unused": Picture(signals=("code/active_units",), silent="divergence-annealed"),
+    "latent-unused": Picture(signals=("code/active_units", "kl"), silent="divergence-annealed"),
     "dead-units": Picture(signals=("dead_share",), silent="idle-experts"),
     "saturated-units": Picture(signals=("saturated_share",), silent="rnn"),
 }
@@ -132,24 +146,34 @@ def find(detector: Detector, folder: Path) -> Shown:
         LookupError: no recorded fault run was caught by the detector, or the healthy kind is not recorded.
     """
     picture = PICTURED[detector.code]
-    fired = next(_caught(detector, folder, picture.fires), None)
+    fired = next(_fired(detector, folder, picture.fires), None)
     if fired is None:
-        raise LookupError(f"{detector.code} caught no recorded run {picture.fires!r}")
+        raise LookupError(f"{detector.code} fired in no recorded run {picture.fires!r}")
     for one in records(folder, f"{picture.silent}/healthy/"):
         if one.job.name == picture.silent and not any(e.code == detector.code for e in judge(one, (detector,)).raised):
             return Shown(detector=detector, fired=fired[0], finding=fired[1], silent=one)
     raise LookupError(f"{detector.code} has no recorded healthy run of kind {picture.silent!r} in which it is silent")
 
 
-def _caught(detector: Detector, folder: Path, beginning: str) -> Iterator[tuple[Record, Finding]]:
-    for one in records(folder, beginning):
-        case = one.job.case
-        if case is None or detector.code not in case.right_codes or not one.job.key.startswith(beginning):
-            continue
-        judged: Judged = judge(one, (detector,))
-        finding = caught(judged, detector.code)
-        if finding is not None:
-            yield one, finding
+def _fired(detector: Detector, folder: Path, beginning: str) -> Iterator[tuple[Record, Finding]]:
+    """Yield runs in which the detector fired: those that it caught, then those where it is true, then any fault."""
+    code = detector.code
+    faulty = [one for one in records(folder, beginning) if one.job.case and one.job.key.startswith(beginning)]
+    meant = [one for one in faulty if code in _case(one).right_codes]
+    true = [one for one in faulty if code in _case(one).also_true]
+    others = [one for one in faulty if code not in (*_case(one).right_codes, *_case(one).also_true)]
+    for one in (*meant, *true, *others):
+        events, _ = one.judged_by((detector,))
+        for event in events:
+            if isinstance(event, Finding) and event.event == "opened" and event.step >= _case(one).onset:
+                yield one, event
+                break
+
+
+def _case(one: Record) -> FaultCase:
+    case = one.job.case
+    assert case is not None
+    return case
 
 
 def lines_of(rows: Sequence[Signal], names: Sequence[str], stream: str) -> list[Line]:
@@ -193,13 +217,13 @@ def picture(shown: Shown) -> str:
     names = asked.signals
     lines = lines_of(rows, names, finding.stream)
     last = min(last, max(_end(lines), finding.step + 3))
+    drawn = ", ".join(dict.fromkeys(line.name for line in lines))
     left = plots.draw("left", f"{code} fires", lines, marks=marks, scale=scale, last=last)
     rows = shown.silent.rows()
     stream = "main" if any(row.stream == "main" and set(names) & set(row.values) for row in rows) else rows[0].stream
     lines = lines_of(rows, names, stream)
     last = min(shown.silent.steps - 1, _end(lines))
     right = plots.draw("right", f"{code} is silent", lines, scale=scale, last=last)
-    drawn = ", ".join(dict.fromkeys(line.name for line in lines))
     headings = f"fires: {case.name}, {shown.fired.job.family}", f"silent: {shown.silent.job.name}"
     return _joined([(left, headings[0], drawn), (right, headings[1], drawn)])
 
@@ -209,8 +233,8 @@ def _end(lines: Sequence[Line]) -> int:
     return int(1.1 * max((line.steps[-1] for line in lines), default=1))
 
 
-HEAD = 30
-"""Height of the line above a drawing."""
+HEAD = 46
+"""Height of the lines above a drawing."""
 LIGHT = {
     "card": "#ffffff", "ink": "#1b2126", "muted": "#59626b", "rule": "#e2dfd6", "info": "#3a659c",
     "warning": "#855500", "error": "#b3261e", "fatal": "#8a1a4c", "series-0": "#2a6fb0", "series-1": "#c0591a",
@@ -224,9 +248,8 @@ def _joined(drawings: Sequence[tuple[str, str, str]]) -> str:
     parts = []
     for place, (svg, heading, drawn) in enumerate(drawings):
         x = place * (width + 16)
-        parts.append(f'<text x="{x + 8}" y="20" fill="{LIGHT["ink"]}" font-weight="600">{escape(heading)}</text>')
-        end = f'x="{x + width - 6}" y="20" text-anchor="end" fill="{LIGHT["muted"]}"'
-        parts.append(f"<text {end}>{escape(drawn)}</text>")
+        parts.append(f'<text x="{x + 8}" y="18" fill="{LIGHT["ink"]}" font-weight="600">{escape(heading)}</text>')
+        parts.append(f'<text x="{x + 8}" y="36" fill="{LIGHT["muted"]}">{escape(drawn)}</text>')
         parts.append(svg.replace("<svg ", f'<svg x="{x}" y="{HEAD}" width="{width}" height="{height}" ', 1))
     whole = f"{2 * width + 16} {height + HEAD}"
     text = (

@@ -188,9 +188,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="rules whose code contains this; nothing is stored")
     parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument("--as-recorded", action="store_true", help="judge what is there, record nothing")
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
-    if not options.only:
+    if not (options.only or options.as_recorded):
         record_missing(list(TUNE_SEEDS), options.folder, options.processes)
     everything: list[Record] = list(records(options.folder))
     if not everything:

@@ -29,6 +29,7 @@ AFTER = 60
 """A faulty run goes on for so many steps after its delay budget, so that extra findings can show."""
 CACHE = Path(__file__).parent / ".cache"
 CASES: dict[str, FaultCase] = {case.name: case for case in (*FAULTS, *SECOND_INJECTIONS, *LONG_FAULTS)}
+LONG = frozenset(case.name for case in LONG_FAULTS)
 SECOND = frozenset(case.name for case in SECOND_INJECTIONS)
 KINDS = {case.name: case for case in HEALTHY}
 
@@ -127,11 +128,14 @@ def milestones_of(training: Training) -> list[Milestone]:
     ]
 
 
-def watched(training: Training, steps: int, folder: Path) -> Watched:
-    """Run a training under a Guard that finds model and optimizer itself, and is told what the training's user says."""
+def watched(training: Training, steps: int, folder: Path, **guarding: Any) -> Watched:
+    """Run a training under a Guard that finds model and optimizer itself, and is told what the training's user says.
+
+    `guarding` are settings of the Guard; without any it is as shipped.
+    """
     better: dict[str, Any] = {m.metric: m.better for m in (*training.milestones, training.target)}
     begin = time.process_time()
-    with Guard(folder, milestones=milestones_of(training)) as guard:
+    with Guard(folder, milestones=milestones_of(training), **guarding) as guard:
 
         def evaluated(step: int, metrics: Mapping[str, float], split: str) -> None:
             guard.record(split=split, better=better, **metrics)

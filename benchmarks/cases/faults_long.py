@@ -1,12 +1,15 @@
-"""Faults that only a long run shows, by its clock and its memory.
+"""Faults that count in no figure: those of long runs, and those that a single rule is about.
 
-They are no part of the detection figures, for what else the machine does at the time decides them. The gallery shows
-them, and recorded runs hold them.
+What the clock and the memory of a long run show, the machine decides too. The others are made for one rule each. The
+gallery shows them, and recorded runs hold them.
 """
 
+import itertools
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.optim import Adam
 
 from benchmarks.cases.case import FaultCase
 from benchmarks.cases.training import Batch, Training
@@ -41,6 +44,44 @@ def outputs_kept(training: Training, onset: int) -> None:
     training.model.get_submodule(training.middle).register_forward_hook(keep)
 
 
+def projections(training: Training) -> list[nn.Linear]:
+    """The layers that make queries, keys and values at once."""
+    found = [getattr(module, "qkv", None) for module in training.model.modules()]
+    return [one for one in found if isinstance(one, nn.Linear)]
+
+
+def decay_with_wrong_sign(training: Training, onset: int) -> None:
+    """The weight decay of queries and keys has the wrong sign: they grow by one part in a hundred at each update."""
+
+    def grow(*_: object) -> None:
+        with torch.no_grad():
+            for projection in projections(training):
+                projection.weight[: 2 * projection.out_features // 3] *= 1.01
+
+    training.optimizer.register_step_post_hook(grow)
+
+
+def queries_switched_off(training: Training, onset: int) -> None:
+    """From the onset on a mask meant for another module sets all queries to zero."""
+
+    def without_queries(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        width = output.shape[-1] // 3
+        mask = torch.ones_like(output)
+        mask[..., :width] = float(training.step < onset)
+        return output * mask
+
+    for projection in projections(training):
+        projection.register_forward_hook(without_queries)
+
+
+def signs_alone(training: Training, onset: int) -> None:
+    """Steps of one length along the sign of the gradient, on the same 512 rows: each overshoots, the next returns."""
+    training.optimizers = {"main": Adam(training.model.parameters(), lr=0.1, betas=(0.0, 0.0))}
+    training.schedulers.clear()
+    assert training.data is not None
+    training.batches = itertools.repeat((training.data.x_train[:512], training.data.y_train[:512]))
+
+
 # fmt: off
 LONG_FAULTS: tuple[FaultCase, ...] = (
     FaultCase(
@@ -51,5 +92,19 @@ LONG_FAULTS: tuple[FaultCase, ...] = (
         name="outputs-kept", inject=outputs_kept, families=("gpt",), delay_budget=LONG, wiring=True,
         right_codes=("memory-growing",), also_true=("step-slowing",), right_causes=("graph-kept-across-steps",),
     ),
+    FaultCase(
+        name="decay-with-wrong-sign", inject=decay_with_wrong_sign, families=("gpt",), delay_budget=LONG, wiring=True,
+        right_codes=("attention-logits-growing", "attention-saturated"), also_true=("norm-growing",),
+        right_causes=("attention-logits-too-large",),
+    ),
+    FaultCase(
+        name="queries-switched-off", inject=queries_switched_off, families=("gpt",), onset=160, delay_budget=200,
+        wiring=True, right_codes=("attention-uniform",), right_causes=("attention-logits-too-large",),
+    ),
+    FaultCase(
+        name="signs-alone", inject=signs_alone, families=("regression",), delay_budget=LONG,
+        right_codes=("oscillating",), also_true=("update-too-large", "same-batch-repeated"),
+        right_causes=("learning-rate-too-high",),
+    ),
 )
-"""Faults of long runs."""
+"""Faults that count in no figure."""
