@@ -80,7 +80,8 @@ class GradientExploding(Detector):
     False alarms.
     Warm-up bumps, restarts, adversarial games, policy gradients and tiny batches stay below these ratios (measured: a
     gradient of at most 24 times its early level, a loss of at most 1.4 times the first). Losses near zero do not
-    count, as everything is compared with the beginning too. Harder data on purpose: say `note("data-change")`.
+    count, as everything is compared with the beginning too. Harder data on purpose: say
+    `note("data-change")`; a rate that is raised to find its limit: `note("escalation")`.
 
     What to try.
     Divide the learning rate by ten and look again; sensible updates change about a thousandth of the weights. Clip
@@ -95,7 +96,7 @@ class GradientExploding(Detector):
     folds: tuple[Fold[Any], ...] = (_LOSS, _NORM, _LATELY)
     release: int = 16
     """So many clear judgements in a row: an explosion that Adam survives ends by itself within about ten."""
-    excused_by: tuple[str, ...] = ("data-change",)
+    excused_by: tuple[str, ...] = ("data-change", "escalation")
 
     replaced: float = 0.1
     """An update of a tenth of the weights; healthy runs are rarely there, and their loss has then not grown."""

@@ -40,6 +40,7 @@ class UpdateTooLarge(Detector):
 
     reads: tuple[str, ...] = ("update_ratio",)
     release: int = 8
+    excused_by: tuple[str, ...] = ("escalation",)
 
     replaced: float = 0.06
     """Median of the last measured updates. Healthy trainings of the tuning families have 0.001 to 0.015 there, single
