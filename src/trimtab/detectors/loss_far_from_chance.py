@@ -69,14 +69,14 @@ class LossFarFromChance(Detector):
         if known[0] != steps[0] or not math.isfinite(loss) or chance <= 0:
             return self.unknown(trace, "the chance level of the first loss is not known, or that loss is not finite")
         per_term = loss / chance / terms
-        summed = terms > 1 and outputs is None and _is_of_classes(chance)
+        of_terms = _is_of_classes(chance) if outputs is None else per_term < self.ratio
+        summed = terms > 1 and of_terms
         notable, ratio = (self.notable, self.ratio) if outputs is None else (self.squared_ratio, self.squared_ratio)
-        if outputs is not None and outputs < self.outputs:
-            return None
-        if per_term < notable and not summed:
+        far = per_term >= notable and (outputs is None or outputs >= self.outputs)
+        if not far and not summed:
             return None
         expected = f"where a guess that knows nothing has {number(chance)}"
-        if per_term >= notable:
+        if far:
             text = f"loss {number(loss)} at step {steps[0]}, {number(per_term)} x what is expected, {expected}"
         else:
             text = f"loss {number(loss)} at step {steps[0]}, {expected}"
@@ -88,7 +88,7 @@ class LossFarFromChance(Detector):
             evidence["input_std"] = given
         return self.finding(
             trace,
-            severity=Severity.WARNING if per_term >= ratio else Severity.INFO,
+            severity=Severity.WARNING if far and per_term >= ratio else Severity.INFO,
             summary=text,
             measured=per_term,
             threshold=ratio,
