@@ -27,7 +27,8 @@ DIVERGED = ("gradient-exploding", *NOT_FINITE, "loss-far-from-chance")
 BLOWN_UP = (
     "loss-spike", "oscillating", "never-better-than-start", "loss-at-chance", "loss-not-moving", "moments-poisoned",
     "dead-units", "saturated-units", "attention-saturated", "attention-logits-growing", "representation-collapsed",
-    "norm-growing", "gradient-vanishing", "metric-dropped", "metric-stuck-below-target",
+    "norm-growing", "gradient-vanishing", "metric-dropped", "metric-stuck-below-target", "latent-unused",
+    "clipping-always-active",
 )  # fmt: skip
 """What a training that has blown up also shows: consequences, no catch."""
 NOT_LEARNING = ("loss-at-chance", "never-better-than-start", "metric-stuck-below-target")
