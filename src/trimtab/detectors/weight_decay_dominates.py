@@ -57,6 +57,8 @@ class WeightDecayDominates(Detector):
     """The weights as a whole are below this share of their first norm: healthy trainings with decay stay above 0.89."""
     learned: float = 0.5
     """A loss below so many times its early level has been learned in spite of the decay."""
+    lower: float = 0.1
+    """The same of a loss that is not positive, such as a similarity: lower by this share of its early size."""
 
     def detect(self, trace: Trace) -> Finding | Unknown | None:
         row = trace.row
@@ -75,7 +77,8 @@ class WeightDecayDominates(Detector):
         began, size = _total(first[0]), _total(last[0])
         early, loss = trace.fold(_LOSS), middle(trace.last("loss", 8)[1])
         level = early.typical if early.typical == early.typical else early.first
-        if not size <= self.shrunk * began or (level > 0 and loss < self.learned * level):
+        fallen = loss < (self.learned * level if level > 0 else level - self.lower * abs(level))
+        if not size <= self.shrunk * began or fallen:
             return None
         entries = shares if isinstance(shares, tuple) else (shares,)
         group, groups = entries.index(largest(shares)), trace.labels("decay_share")
