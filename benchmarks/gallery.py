@@ -100,7 +100,7 @@ PICTURED: dict[str, Picture] = {
     "weight-decay-dominates": Picture(signals=("decay_share",), silent="long-decay", log=True),
     "graph-detached": Picture(signals=("parameter_reached",), silent="idle-experts"),
     "precision-underflow": Picture(signals=("gradient_zero_share",), silent="mostly-unused-embeddings"),
-    "scaler-skips-too-often": Picture(signals=("loss_scale",), silent="loss-scale-search", log=True),
+    "scaler-skips-too-often": Picture(signals=("gradient_norm",), silent="loss-scale-search", log=True),
     "norm-growing": Picture(signals=("weight_norms",), silent="low-rank-adapters", fires="adapter-runs-away", log=True),
     "labels-sorted": Picture(signals=("label_mean",), silent="rare-class"),
     "labels-unrelated": Picture(signals=("loss",), silent="curriculum-announced", fires="labels-shuffled-midway/mlp"),

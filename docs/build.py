@@ -33,6 +33,9 @@ KINDS = {
 LIFE = ("confirm", "release")
 """Fields of every detector that say how findings open and resolve."""
 
+GALLERY = "gallery.md"
+"""Drawn by `python -m benchmarks.gallery` from recorded runs, and linked from here."""
+
 MADE = "<!-- Written by docs/build.py from the sources. Do not edit: change the docstring and run `make docs`. -->"
 
 
@@ -52,7 +55,7 @@ def pages() -> dict[str, str]:
 def stale() -> list[str]:
     """Return the names of pages whose file is missing, different, or no page any more."""
     wanted = pages()
-    stored = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.md")}
+    stored = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.md") if path.name != GALLERY}
     return sorted(name for name in wanted.keys() | stored.keys() if wanted.get(name) != stored.get(name))
 
 
@@ -88,6 +91,7 @@ def _index() -> str:
         MADE,
         "# Catalogue",
         "Everything that Trimtab measures, detects, blames and does, as `trimtab rules` lists it.",
+        f"The [gallery]({GALLERY}) shows each detector on a real run in which it fired and on one that only looks ill.",
     ]
     for kind, (stem, title, line) in KINDS.items():
         members = entries(kind)
@@ -148,6 +152,8 @@ _MEASURED = {
     "step": "at every update",
     "often": "at every update, less often where that would cost too much",
     "every few steps": "at each of the first updates, then at every k-th, and at each after something suspicious",
+    "layers": "at the first 8 updates, every 4th of the first 32, then in every 4th full row",
+    "pairs": "when the layers are, and at the update after",
     "census": "at the first backward passes, and when the end of the graph looks different",
     "trouble": "at updates whose loss or gradient is not finite",
 }

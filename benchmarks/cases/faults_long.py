@@ -5,6 +5,7 @@ gallery shows them, and recorded runs hold them.
 """
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ LONG = 660
 
 
 def hook_at_each_step(training: Training, onset: int) -> None:
-    """Each update registers one more hook, which looks at the output of a module; nobody takes them away."""
+    """Each update registers four more hooks, which look at the output of a module; nobody takes them away."""
     training.steps = LONG
     loss = training.loss
 
@@ -27,7 +28,8 @@ def hook_at_each_step(training: Training, onset: int) -> None:
         output.std().item()
 
     def with_one_more(model: nn.Module, batch: Batch) -> Tensor:
-        training.model.get_submodule(training.middle).register_forward_hook(look)
+        for _ in range(4):
+            training.model.get_submodule(training.middle).register_forward_hook(look)
         return loss(model, batch)
 
     training.loss = with_one_more
@@ -39,7 +41,7 @@ def outputs_kept(training: Training, onset: int) -> None:
     kept: list[Tensor] = []
 
     def keep(module: nn.Module, _: Any, output: Tensor) -> None:
-        kept.append(output.sin())
+        kept.extend((output.sin(), output.cos()))
 
     training.model.get_submodule(training.middle).register_forward_hook(keep)
 
@@ -82,6 +84,28 @@ def signs_alone(training: Training, onset: int) -> None:
     training.batches = itertools.repeat((training.data.x_train[:512], training.data.y_train[:512]))
 
 
+def one_unit_left(training: Training, onset: int) -> None:
+    """All but one unit of the middle layer are masked: the network is too narrow for its milestone at the end."""
+    training.steps = LONG
+    training.milestones = (replace(training.target, step=LONG - 1),)
+
+    def mask(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        kept = torch.zeros_like(output)
+        kept[:, 0] = 1.0
+        return output * kept
+
+    training.model.get_submodule(training.middle).register_forward_hook(mask)
+
+
+def labels_of_other_rows(training: Training, onset: int) -> None:
+    """Each batch pairs its inputs with the labels of other rows: there is nothing to learn beyond how often each is."""
+    training.steps = LONG
+    generator, healthy = training.generator(), training.batches
+    training.batches = ((x, y[torch.randperm(len(y), generator=generator)]) for x, y in healthy)
+    for group in training.optimizer.param_groups:
+        group["lr"] /= 4
+
+
 # fmt: off
 LONG_FAULTS: tuple[FaultCase, ...] = (
     FaultCase(
@@ -105,6 +129,14 @@ LONG_FAULTS: tuple[FaultCase, ...] = (
         name="signs-alone", inject=signs_alone, families=("regression",), delay_budget=LONG,
         right_codes=("oscillating",), also_true=("update-too-large", "same-batch-repeated"),
         right_causes=("learning-rate-too-high",),
+    ),
+    FaultCase(
+        name="one-unit-left", inject=one_unit_left, families=("mlp",), delay_budget=LONG,
+        right_codes=("metric-stuck-below-target", "milestone-missed"), right_causes=("data-has-no-signal",),
+    ),
+    FaultCase(
+        name="labels-of-other-rows", inject=labels_of_other_rows, families=("mlp",), delay_budget=LONG,
+        right_codes=("loss-at-chance",), also_true=("loss-not-moving",), right_causes=("data-has-no-signal",),
     ),
 )
 """Faults that count in no figure."""
