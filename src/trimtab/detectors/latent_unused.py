@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from trimtab.detectors._course import HARDLY, travelled
 from trimtab.detectors._detector import Detector, number
 from trimtab.detectors._looks import examined, first, lasting, middle, since, values
 from trimtab.records import Finding, Severity, Unknown
@@ -73,6 +74,9 @@ class LatentUnused(Detector):
         if not units and not divergences:
             return self.unknown(trace, "no latent was examined by name and no divergence (kl) was recorded")
         late = lasting(trace, (*units, *divergences), self.looks, self.window)
+        way = travelled(trace) if late else None
+        if way is not None and way < HARDLY:
+            return self.unknown(trace, "the weights have hardly moved yet, so that no code can be there")
         for name, course in late.items():
             found = (self._units if name in units else self._divergence)(trace, name, values(course), course[0][0])
             if found is not None:

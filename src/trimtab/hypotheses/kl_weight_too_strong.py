@@ -5,7 +5,8 @@ from the first updates on, while the reconstruction stays at the mean of the dat
 
 Why the weights. A code that was never used is the mark of it: +20, also when only the divergence says so; one that
 was used once and then lost says the same less surely, as a strong decoder does that too: +14, one family. A latent
-that was judged and is used: -25. A blow-up or weights that decay empty a code by themselves: -15, once.
+that was judged and is used: -25. A blow-up, weights that decay and weights that hardly move leave a code empty by
+themselves: -15, once.
 """
 
 from __future__ import annotations
@@ -31,6 +32,13 @@ HYPOTHESIS = Hypothesis(
         Weight("latent-unused", 14.0, when=shared.GRAVE, family="empty", why="no unit of the code is active any more"),
         Weight("latent-unused", -25.0, absent=True, why="the code is used"),
         Weight("gradient-exploding", -15.0, when=shared.GRAVE, family="lost", why="a blow-up empties a code by itself"),
+        Weight(
+            "loss-not-finite", -15.0, when=shared.GRAVE, family="lost", why="a blow-up empties a code by itself"
+        ),
+        Weight(
+            "update-too-small", -15.0, when=shared.GRAVE, family="lost",
+            why="weights that hardly move have no code yet",
+        ),
         Weight(
             "weight-decay-dominates", -15.0, when=shared.GRAVE, family="lost",
             why="weights that decay empty a code by themselves",
