@@ -57,8 +57,9 @@ class WeightDecayDominates(Detector):
     """The weights as a whole are below this share of their first norm: healthy trainings with decay stay above 0.89."""
     learned: float = 0.5
     """A loss below so many times its early level has been learned in spite of the decay."""
-    lower: float = 0.1
-    """The same of a loss that is not positive, such as a similarity: lower by this share of its early size."""
+    shrunk_alone: float = 0.1
+    """The same where the loss is not positive and does not say whether anything is learned: views of images under a
+    healthy strong decay shrink to 0.65, with batch normalisation, which makes up for it."""
 
     def detect(self, trace: Trace) -> Finding | Unknown | None:
         row = trace.row
@@ -77,14 +78,14 @@ class WeightDecayDominates(Detector):
         began, size = _total(first[0]), _total(last[0])
         early, loss = trace.fold(_LOSS), middle(trace.last("loss", 8)[1])
         level = early.typical if early.typical == early.typical else early.first
-        fallen = loss < (self.learned * level if level > 0 else level - self.lower * abs(level))
-        if not size <= self.shrunk * began or fallen:
+        shrunk = self.shrunk if level > 0 else self.shrunk_alone
+        if not size <= shrunk * began or (level > 0 and loss < self.learned * level):
             return None
         entries = shares if isinstance(shares, tuple) else (shares,)
         group, groups = entries.index(largest(shares)), trace.labels("decay_share")
         return self.finding(
             trace,
-            severity=Severity.ERROR if size <= 0.1 * began else Severity.WARNING,
+            severity=Severity.ERROR if size <= self.shrunk_alone * began else Severity.WARNING,
             summary=(
                 f"weight decay is {number(usual)} of the update (median of {len(steps)} up to step {trace.step}) and "
                 f"the weights have shrunk to {number(size / began)} of their first norm; the loss is {number(loss)}, "
