@@ -187,16 +187,25 @@ def median(values: Sequence[float]) -> float:
 def chance_of(trace: Trace) -> float | None:
     """Return the loss of a guess that knows nothing, over all terms of the loss; None where it is not known.
 
-    Targets that are all of one kind, as those of adversarial games, have no chance level: whoever moves, the other
-    moves against it.
+    Targets that are all of one kind, as those of adversarial games, have no chance level.
     """
     chance = trace.scalar("chance_level") if trace.has("chance_level") else None
-    if chance is None or not chance > 0:
-        return None
-    classes = trace.last("label_classes", 8)[1] if trace.has("label_classes") else ()
-    if classes and all(value == 1.0 for value in classes):
+    if chance is None or not chance > 0 or of_one_kind(trace):
         return None
     return chance * (trace.scalar("loss_terms") or 1.0)
+
+
+def of_one_kind(trace: Trace) -> bool:
+    """Say whether the targets of the last 8 looked-at batches are all the same, as in an adversarial game.
+
+    There whoever moves, the other moves against it, and a rising loss may be progress. Binary losses have no
+    `label_classes`; their targets are all ones, all zeros or all 0.9, whose spread is rounding.
+    """
+    if trace.has("label_classes"):
+        return all(value == 1.0 for value in trace.last("label_classes", 8)[1])
+    if trace.has("label_mean") and trace.has("target_spread"):
+        return all(isinstance(value, float) and value < 1e-6 for value in trace.last("target_spread", 8)[1])
+    return False
 
 
 def is_of_classes(chance: float) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from trimtab.detectors._course import FOLDS, OPENING, Course, chance_of, course_of, rate_of
+from trimtab.detectors._course import FOLDS, OPENING, Course, course_of, of_one_kind, rate_of
 from trimtab.detectors._detector import Detector, number
 from trimtab.records import Finding, Severity, Unknown
 from trimtab.trace import Fold, Trace
@@ -65,7 +65,7 @@ class LossDiverging(Detector):
             return self.unknown(trace, "fewer than 72 finite losses were measured")
         if course.lowest < 0:
             return self.unknown(trace, "the loss can be negative, so that its rise may be meant")
-        if trace.has("label_classes") and chance_of(trace) is None and trace.has("chance_level"):
+        if of_one_kind(trace):
             return self.unknown(trace, "all targets are of one kind, as in adversarial games")
         latest, start, best = course.medians[-1], course.start, course.best
         if latest < start and latest - best < self.lost * (start - best):

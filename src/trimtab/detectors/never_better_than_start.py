@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from trimtab.detectors._course import FOLDS, Course, chance_of, course_of, is_of_classes, median, travelled
+from trimtab.detectors._course import FOLDS, Course, chance_of, course_of, is_of_classes, median, of_one_kind, travelled
 from trimtab.detectors._detector import Detector, number
 from trimtab.records import Finding, Severity, Unknown
 from trimtab.trace import Fold, Trace
@@ -71,7 +71,7 @@ class NeverBetterThanStart(Detector):
         if course.lowest < 0:
             return self.unknown(trace, "the loss can be negative, so that its rise may be meant")
         chance = chance_of(trace)
-        if chance is None and trace.has("chance_level"):
+        if of_one_kind(trace) or (chance is None and trace.has("chance_level")):
             return self.unknown(trace, "all targets are of one kind, as in adversarial games")
         level = course.level(8)
         start = max(course.start, course.first)
