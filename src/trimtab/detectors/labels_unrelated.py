@@ -17,7 +17,7 @@ class LabelsUnrelated(Detector):
     What it sees.
     The loss had clearly fallen. Then it rises within a step or two to where a guess is, or above, and nearly all of
     the following updates stay there; the learning rate was not raised, no weights were loaded and no measured update
-    was long.
+    was long. A rise to at least twice the loss before, but not so far, is a warning: harder or other data.
 
     Why it matters.
     The same weights that were right are suddenly wrong: what the targets have to do with the inputs has changed. Rows
@@ -56,6 +56,11 @@ class LabelsUnrelated(Detector):
     back: float = 0.7
     """It rises by so much of what it had fallen: shuffled labels reach 1.0 and more, as a network that is sure of
     itself is worse than one that knows nothing; harder data of a curriculum 0.2 to 0.5."""
+    stepped_up: float = 2.0
+    """A loss that only returns a part of the way has at least doubled, which none of 99 recorded healthy runs shows
+    unless it was announced ..."""
+    clear: float = 1.25
+    """... and it lies so many times above the highest of the losses before."""
     least: float = 0.1
     """... and by so much of its first value at least: language models begin far above a guess by frequencies."""
     above: float = 1.4
@@ -83,7 +88,8 @@ class LabelsUnrelated(Detector):
         older = min(
             Rolling.median(_numbers(values[:8])), Rolling.median(_numbers(values[self.before - 8 : self.before]))
         )
-        if not latest - older >= self.least * start or latest < self.back * self._ignorant(trace, start):
+        most = min(self.back * self._ignorant(trace, start), 0.65 * self.stepped_up * older)
+        if not latest - older >= self.least * start or latest < most:
             return None
         losses = _numbers(values)
         return self._jump(trace, start, steps, losses) if len(losses) == len(values) else None
@@ -103,7 +109,10 @@ class LabelsUnrelated(Detector):
         rise = high - low
         wrong |= Rolling.median(earlier[-3:]) > low + self.at_once * rise
         wrong |= Rolling.median(later[:3]) < high - self.at_once * rise
-        if wrong or start - low < self.fallen * start or rise < self.back * (ignorant - low):
+        partly = rise < self.back * (ignorant - low)
+        if wrong or start - low < self.fallen * start:
+            return None
+        if partly and high < max(self.stepped_up * low, self.clear * max(earlier)):
             return None
         falling = Rolling.median(later[-8:]) < 0.8 * Rolling.median(later[:8])
         if rise < self.least * start or Rolling.median(later[-8:]) > self.above * start:
@@ -118,7 +127,7 @@ class LabelsUnrelated(Detector):
         ]
         return self.finding(
             trace,
-            severity=Severity.ERROR,
+            severity=Severity.WARNING if partly else Severity.ERROR,
             summary=(
                 f"at step {step} the loss rose at once from {number(low)} to {number(high)}, where the training began "
                 f"at {number(start)}, and has stayed there for {len(later)} updates; no update was long"
