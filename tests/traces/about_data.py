@@ -119,6 +119,12 @@ def language_model_back_at_the_frequencies_of_words() -> Trace:
     return {}, jump(rows, 180, 2.95, noise=0.03, gradient=1.5)
 
 
+@fires("labels-unrelated", by=192)
+def harder_data_without_notice() -> Trace:
+    """The loss only goes back half of the way, and stays there."""
+    return {}, jump(plain(200), 150, 1.2)
+
+
 @silent("labels-unrelated")
 def single_bad_batches() -> Trace:
     rows = plain(200)
