@@ -140,6 +140,14 @@ def targets_of(loss: LossNode) -> torch.Tensor | None:
     return target.detach() if isinstance(target, torch.Tensor) else None
 
 
+def ignored(node: Any) -> int:
+    """Return the class index that a cross-entropy leaves out, -100 where that cannot be read."""
+    index = saved(node, "ignore_index")
+    if not isinstance(index, int):
+        return -100
+    return index - 2**64 if index >= 2**63 else index  # torch hands a negative number out as unsigned
+
+
 def leaf(node: Any) -> torch.Tensor | None:
     """Return the parameter behind an AccumulateGrad node."""
     return getattr(node, "variable", None) if name_of(node) == "AccumulateGrad" else None
@@ -195,6 +203,8 @@ class Layer:
 
 MOST_LAYERS = 256
 """No more than so many layers of one graph are looked into, the first ones of the forward pass."""
+MOST_LOOKED_AT = 1024
+"""Of more than twice so many operations only the first and the last so many are looked at."""
 MOST_ALIKE = 4
 """An operation that follows the same module more often than this, such as in a recurrence, is passed over."""
 
@@ -254,7 +264,10 @@ def layers(root: Any, names: Mapping[int, tuple[str, Any]]) -> tuple[list[Layer]
     feeding = _before(weighted)
     seen: dict[str, int] = {}
     result: list[Layer] = []
-    for _, node in sorted(found, key=lambda pair: pair[0]):
+    found.sort(key=lambda pair: pair[0])
+    if len(found) > 2 * MOST_LOOKED_AT:  # a long recurrence; what is in its middle was met before
+        del found[MOST_LOOKED_AT:-MOST_LOOKED_AT]
+    for _, node in found:
         if len(result) == MOST_LAYERS:
             break
         facts = _facts(node, node in weighing)

@@ -509,12 +509,22 @@ def _root_of(roots: Sequence[torch.Tensor]) -> tuple[Root, Any]:
     for root in roots:
         unscaled, scaler = root.__dict__.get(UNSCALED, (root, scaler))
         values.append(unscaled.detach())
-    node = next((root.grad_fn for root in roots if root.grad_fn is not None), None)
+    node = next((_loss_node(root) for root in roots if root.grad_fn is not None), None)
     if not all(value.is_cpu for value in values):
         means = [value.float().mean() for value in values]
         return Root(value=means[0] if len(means) == 1 else torch.stack(means).mean(), node=node), scaler
     numbers = [value.item() if value.numel() == 1 else value.mean().item() for value in values]
     return Root(value=sum(numbers) / len(numbers), node=node), scaler
+
+
+def _loss_node(root: torch.Tensor) -> Any:
+    """Return the node of a root; of one that `GradScaler.scale` made, the node of the loss that it multiplied."""
+    node = root.grad_fn
+    if UNSCALED in root.__dict__ and graph.name_of(node) == "MulBackward0":
+        before = graph.parents(node)
+        if len(before) == 1 and graph.name_of(before[0]) != "AccumulateGrad":
+            return before[0]
+    return node
 
 
 def _any_due(tier: Tier, streams: Sequence[Stream], every: int) -> bool:

@@ -17,7 +17,8 @@ import math
 import os
 import sys
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -121,8 +122,19 @@ class Overheard:
         """Note a loss that was computed without gradients."""
         last = self._last.get(EVALUATION)
         if last is None or self._step - last >= APART:
-            self._sum = self._sum + (result if result.dim() == 0 else result.mean())
+            # In 16 bits a sum soon grows too large for the next value to count.
+            self._sum = self._sum + (result if result.dim() == 0 else result.mean()).float()
             self._calls += 1
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Compute a loss function without being overheard: a sensor that does so evaluates nothing."""
+    _deaf.append(None)
+    try:
+        yield
+    finally:
+        _deaf.pop()
 
 
 def _single(value: Any) -> bool:
@@ -131,6 +143,7 @@ def _single(value: Any) -> bool:
 
 
 _listeners: list[Overheard] = []
+_deaf: list[None] = []
 _trained_on: list[Callable[[], Any]] = [lambda: None]
 """The targets of the latest loss that was computed with gradients: one without, on the same, is no evaluation."""
 _restore: list[Callable[[], None]] = []
@@ -147,6 +160,7 @@ def _replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
     def undo() -> None:
         if getattr(owner, name, None) is replacement:
             setattr(owner, name, original)
+        _known_to_script(replacement, None)
 
     _restore.append(undo)
 
@@ -163,6 +177,8 @@ def _wrap_loss(original: Any, *, name: str, place: int) -> Any:
     def loss(*args: Any, **kwargs: Any) -> Any:
         result = original(*args, **kwargs)
         try:
+            if _deaf:
+                return result
             if enabled():
                 _trained_on[0] = reference(args[1])
                 if args[place] not in trained and result.requires_grad:
@@ -175,13 +191,24 @@ def _wrap_loss(original: Any, *, name: str, place: int) -> Any:
         return result
 
     setattr(loss, "_trimtab", True)  # noqa: B010 - a function has no such attribute by itself
-    try:  # torch.jit.script finds kernels by the identity of the function
+    _known_to_script(loss, f"aten::{name}")
+    return loss
+
+
+def _known_to_script(function: Any, operator: str | None) -> None:
+    """Enter a function in torch.jit.script's table of kernels, by its identity; None takes it out again.
+
+    The table does not keep the function alive: an entry that stayed would be that of whatever comes to its place.
+    """
+    try:
         from torch.jit import _builtins
 
-        _builtins._register_builtin(loss, f"aten::{name}")
+        if operator is not None:
+            _builtins._register_builtin(function, operator)
+        else:
+            _builtins._get_builtin_table().pop(id(function), None)
     except (ImportError, AttributeError):
         pass
-    return loss
 
 
 def _wrap_loggers() -> None:
@@ -206,7 +233,7 @@ def _wrap_add_scalar(original: Any) -> Any:
         _tell({str(tag): scalar_value})
         return result
 
-    setattr(add_scalar, "_trimtab", True)  # noqa: B010
+    setattr(add_scalar, "_trimtab", True)  # noqa: B010 - as above
     return add_scalar
 
 
@@ -217,7 +244,7 @@ def _wrap_log_method(original: Any) -> Any:
         _tell(data)
         return result
 
-    setattr(log, "_trimtab", True)  # noqa: B010
+    setattr(log, "_trimtab", True)  # noqa: B010 - as above
     return log
 
 
@@ -228,7 +255,7 @@ def _wrap_log(original: Any) -> Any:
         _tell(data)
         return result
 
-    setattr(log, "_trimtab", True)  # noqa: B010
+    setattr(log, "_trimtab", True)  # noqa: B010 - as above
     return log
 
 

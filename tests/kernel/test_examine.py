@@ -113,3 +113,8 @@ def test_what_cannot_be_examined_is_said_at_once(tmp_path):
             guard.examine(kind="thought", z=torch.ones(3, 3))
         with pytest.raises(UserError, match="'z' must be a tensor, got list"):
             guard.examine(kind="latent", z=[1.0])
+
+
+@pytest.mark.parametrize("kind", ["latent", "representation"])
+def test_one_example_says_nothing_about_differences(kind):
+    assert examined(kind, torch.randn(1, 8)) == {}

@@ -431,3 +431,37 @@ def test_a_nan_that_comes_later_from_a_device_still_brings_its_vectors(monkeypat
 def _of_the_training(values):
     """Leave out what differs between two equal trainings: what the machine was doing."""
     return {name: value for name, value in values.items() if name not in ("memory_bytes", "step_seconds")}
+
+
+def test_the_scale_of_a_grad_scaler_stands_in_no_fact_about_the_loss():
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    with Watched(models=[model], optimizers={"main": optimizer}) as watched:
+        for index in range(3):
+            x, y = batch(index)
+            optimizer.zero_grad()
+            scores = model(x)
+            loss = (
+                F.cross_entropy(scores, y) + F.mse_loss(scores, torch.zeros(16, 3))
+                if index
+                else F.cross_entropy(scores, y)
+            )
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+    assert watched.values("chance_level")[0] == pytest.approx(math.log(3))
+    assert watched.values("parameter_reached")[0] == (1.0,) * 4
+    assert sum(watched.values("loss_parts")[0]) == pytest.approx(watched.values("loss")[1], rel=1e-5)
+
+
+def test_complex_weights_and_inputs_are_measured():
+    weight = nn.Parameter(torch.randn(6, 3, dtype=torch.cfloat))
+    optimizer = torch.optim.Adam([weight], lr=0.1)
+    with Watched(models=[], optimizers={"main": optimizer}) as watched:
+        for index in range(3):
+            optimizer.zero_grad()
+            (batch(index)[0].cfloat() @ weight).abs().square().mean().backward()
+            optimizer.step()
+    assert all(math.isfinite(norm) for norm in watched.values("gradient_norm"))
+    assert len(set(watched.values("input_fingerprint"))) == 3

@@ -189,3 +189,22 @@ def test_the_real_tensorboard_is_overheard(tmp_path):
     assert one.take(0) == {"val/accuracy": 0.5}
     one.stop()
     assert not hasattr(tensorboard.SummaryWriter.add_scalar, "_trimtab")
+
+
+def test_the_mean_of_many_losses_of_few_bits(overheard):
+    target = torch.zeros(4, dtype=torch.bfloat16)
+    output = torch.full((4,), 1.5, dtype=torch.bfloat16)
+    F.mse_loss(output.clone().requires_grad_(), target)
+    with torch.no_grad():
+        for _ in range(1000):
+            F.mse_loss(output, target.clone())
+    assert overheard.take(1) == {EVALUATION: pytest.approx(2.25)}
+
+
+def test_the_wrappers_leave_the_table_of_scripting(overheard):
+    from torch.jit import _builtins
+
+    wrapper = id(torch._C._nn.mse_loss)
+    assert _builtins._get_builtin_table()[wrapper] == "aten::mse_loss"
+    overheard.stop()
+    assert wrapper not in _builtins._get_builtin_table()

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from trimtab.live import Live, Root
 from trimtab.sensors import BatchStatistics, EvaluatedInTraining, GraphCensus, ModuleModes, Resources
+from trimtab.sensors.batch_statistics import in_memory_order
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +67,22 @@ def test_inputs_and_targets_of_a_regression_are_as_by_hand(model, shape):
     assert seen["target_mean"] == pytest.approx(statistics.fmean(wanted), rel=1e-5)
     assert seen["target_spread"] == pytest.approx(statistics.pstdev(wanted), rel=1e-5)
     assert "label_entropy" not in seen
+
+
+def test_a_class_to_be_ignored_is_left_out_whatever_its_number():
+    scores, labels = LINEAR(torch.randn(6, 6)), torch.tensor([0, 0, 0, 1, 2, 2])
+    seen = numbers(BatchStatistics().read(at_root(F.cross_entropy(scores, labels, ignore_index=0))))
+    assert seen["label_classes"] == 2
+    assert seen["label_mean"] == pytest.approx(5 / 3)
+
+
+def test_images_in_channels_last_order_are_not_copied():
+    images = torch.randn(4, 3, 8, 8).to(memory_format=torch.channels_last)
+    flat = in_memory_order(images)
+    assert flat.data_ptr() == images.data_ptr()
+    assert sorted(flat.tolist()) == sorted(images.flatten().tolist())
+    assert in_memory_order(images[:, :, :, 0].expand(2, 4, 3, 8)).numel() == 192
+    assert in_memory_order(torch.tensor(1.0)).shape == (1,)
 
 
 def test_a_large_input_is_sampled_evenly_and_looked_at_seldom_later():
@@ -157,6 +174,22 @@ def test_parts_that_nothing_trains_are_left_out():
     assert list(modes(model)) == ["(model)", "1.norm", "1.drop"]
     assert list(modes(model, held=model[1].linear.parameters())) == ["(model)", "1.drop"]
     assert modes(nn.Linear(2, 2)) is None
+
+
+def test_many_siblings_without_parameters_ask_their_parent_once():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.drops = nn.Linear(4, 4), nn.ModuleList(nn.Dropout(0.1) for _ in range(50))
+            self.asked = 0
+
+        def parameters(self, recurse=True):
+            self.asked += 1
+            return super().parameters(recurse)
+
+    model = Counting()
+    assert len(modes(model, held=list(model.parameters()))) == 51
+    assert model.asked <= 3
 
 
 def test_two_models_are_told_apart():

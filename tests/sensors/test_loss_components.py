@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from trimtab.guard import Guard
 from trimtab.live import Live, Root
+from trimtab.overhear import Overheard
 from trimtab.run import Run
 from trimtab.sensors import LossComponents
 
@@ -50,14 +51,23 @@ def test_differences_and_stacks_are_sums_too():
     assert parts(torch.stack([one, two]).sum()) == pytest.approx({"cross-entropy": one.item(), "binary": two.item()})
 
 
-def test_the_scale_of_a_grad_scaler_does_not_count():
+def test_a_factor_that_is_a_tensor_counts():
     one, two = F.cross_entropy(SCORES(X), Y), F.mse_loss(SCORES(X), T)
-    scaled = (one + two) * torch.tensor(1024.0)
-    live = Live(stream="", step=0, update=0, roots=(Root(value=(one + two).item(), node=scaled.grad_fn),))
-    seen = LossComponents().read(live)["loss_parts"]
-    assert {name: float(value) for name, value in seen.items()} == pytest.approx(
-        {"cross-entropy": one.item(), "squared": two.item()}
+    assert parts((one + two) * torch.tensor(0.25)) == pytest.approx(
+        {"cross-entropy": one.item() / 4, "squared": two.item() / 4}
     )
+
+
+def test_computing_a_term_again_is_no_evaluation():
+    overheard = Overheard()
+    overheard.start()
+    try:
+        output = SCORES(X)
+        loss = F.mse_loss(output[:, 0], T[:, 0]) + F.mse_loss(output[:, 1], T[:, 1])
+        assert len(parts(loss)) == 2
+        assert overheard.take(1) == {}
+    finally:
+        overheard.stop()
 
 
 def test_a_single_term_and_unknown_terms_have_no_parts():

@@ -13,7 +13,7 @@ from torch import nn
 
 from trimtab import graph
 from trimtab.live import Live, Root
-from trimtab.sensors.representation import Representation, sample, spread_and_rank
+from trimtab.sensors.representation import ROWS, Representation, _rows, sample, spread_and_rank
 
 
 def spread(rows):
@@ -119,3 +119,9 @@ def test_data_and_batches_of_one_are_not_measured():
         "output_spread"
     }
     assert read(network(), torch.randn(1, 6), lambda output: F.mse_loss(output, torch.rand(1, 4))) == {}
+
+
+def test_the_rows_of_a_map_of_classes_are_those_of_the_flat_one():
+    scores = torch.randn(5, 7, 20, 11).movedim(1, -1)
+    wanted = scores.flatten(0, -2)
+    assert torch.equal(_rows(scores), wanted[:: -(-wanted.shape[0] // ROWS)])

@@ -27,7 +27,10 @@ def examined(kind: Kind, tensor: torch.Tensor) -> dict[str, float]:
 
     Returns:
         `rank` and `spread` of a representation; with `active_units` of a latent; `entropy` and `peak` of an attention.
+        Nothing of a representation or latent of one example, which cannot differ from others.
     """
+    if kind != "attention" and rows_of(tensor.detach()).shape[0] < 2:
+        return {}
     with torch.no_grad():
         return {name: float(value) for name, value in KINDS[kind](tensor.detach()).items()}
 

@@ -109,8 +109,9 @@ def of_scores(
     steps = _steps(b, h, lines, keys)
     q = _sample(query_BHLE, *steps).float()
     shared = key_BHSE.shape[1]
-    k = key_BHSE[:: steps[0]].float()
+    k = key_BHSE[:: steps[0]]
     k = k[:, :: steps[1]] if shared == h else torch.stack([k[:, i * shared // h] for i in range(0, h, steps[1])], 1)
+    k = k.float()
     products = q @ k.transpose(-1, -2) * (1.0 / math.sqrt(width) if scale is None else scale)
     logits, valid = products, None
     if causal:

@@ -78,6 +78,8 @@ def fingerprint(tensor: torch.Tensor) -> torch.Tensor:
     flat = tensor.detach().reshape(-1)
     if flat.numel() > SAMPLE:
         flat = flat[:: math.ceil(flat.numel() / SAMPLE)]
+    if flat.is_complex():
+        flat = torch.view_as_real(flat.resolve_conj()).reshape(-1)
     dtype = torch.float32 if tensor.device.type == "mps" else torch.float64
     return torch.dot(flat.to(dtype), _weights(flat.numel(), tensor.device, dtype))
 

@@ -63,8 +63,17 @@ class BatchStatistics(Base):
 
 def sample(tensor: torch.Tensor) -> torch.Tensor:
     """Return at most `SAMPLE` elements as a vector, evenly spread; small tensors whole."""
-    flat = tensor.detach().reshape(-1)
+    flat = in_memory_order(tensor)
     return flat[:: math.ceil(flat.numel() / SAMPLE)] if flat.numel() > SAMPLE else flat
+
+
+def in_memory_order(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the elements as a vector, as they lie in memory: to reshape images in channels-last order copies them."""
+    tensor = tensor.detach()
+    if not tensor.is_contiguous():
+        strides = tensor.stride()
+        tensor = tensor.permute(sorted(range(tensor.dim()), key=lambda axis: -strides[axis]))
+    return tensor.reshape(-1)
 
 
 def _targets(loss: graph.LossNode, targets: torch.Tensor) -> dict[str, float | torch.Tensor]:
@@ -85,7 +94,7 @@ def _labels(loss: graph.LossNode, labels: torch.Tensor) -> dict[str, torch.Tenso
     if not isinstance(scores, torch.Tensor) or scores.dim() == 0:
         return {}
     classes = scores.shape[1] if scores.dim() > 1 else scores.shape[0]
-    valid = (labels >= 0).float()
+    valid = ((labels >= 0) & (labels != graph.ignored(loss.node))).float()
     counts = torch.zeros(classes, device=labels.device).scatter_add_(0, labels.clamp(0, classes - 1).long(), valid)
     total = counts.sum().clamp(min=1.0)
     shares = counts / total

@@ -50,6 +50,7 @@ class GradientNoise(Base):
 def sample(gradients: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
     """Return about `SAMPLE` elements of all gradients in one vector of their own, spread evenly; None without any."""
     dense = [g.detach() for g in gradients if g is not None and not g.is_sparse and g.numel()]
+    dense = [torch.view_as_real(g.resolve_conj()) if g.is_complex() else g for g in dense]
     total = sum(g.numel() for g in dense)
     if not total:
         return None

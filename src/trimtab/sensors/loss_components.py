@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from trimtab import graph
 from trimtab.cadence import Tier
 from trimtab.live import Live, Point, Reading
+from trimtab.overhear import unheard
 from trimtab.sensors._sensor import Base
 
 TERMS = 32
@@ -57,7 +58,8 @@ class LossComponents(Base):
             return {}
         parts: dict[str, torch.Tensor] = {}
         for node, factor in terms:
-            value = _value(node)
+            with unheard():
+                value = _value(node)
             if value is not None:
                 kind, count = _NAMES[graph.name_of(node)], 1
                 while (label := kind if count == 1 else f"{kind}#{count}") in parts:
@@ -73,7 +75,7 @@ class LossComponents(Base):
 
 def _terms(root: Any) -> Iterator[tuple[Any, Any]]:
     """Yield the nodes that the root adds up, with the factor of each; a factor stays on its device."""
-    waiting: list[tuple[Any, Any]] = [(_unscaled(root), 1.0)]
+    waiting: list[tuple[Any, Any]] = [(root, 1.0)]
     for _ in range(8 * TERMS):
         if not waiting:
             return
@@ -97,15 +99,6 @@ def _terms(root: Any) -> Iterator[tuple[Any, Any]]:
             yield node, factor
 
 
-def _unscaled(root: Any) -> Any:
-    """Return the node before a GradScaler multiplied it: by a tensor; numbers are saved as float64."""
-    if graph.name_of(root) == "MulBackward0" and len(graph.parents(root)) == 1:
-        other = graph.saved(root, "other")
-        if isinstance(other, torch.Tensor) and other.dtype == torch.float32 and other.numel() == 1:
-            return graph.parents(root)[0]
-    return root
-
-
 def _number(node: Any) -> Any:
     other = graph.saved(node, "other")
     return other if isinstance(other, (int, float)) or (isinstance(other, torch.Tensor) and other.dim() == 0) else None
@@ -122,9 +115,7 @@ def _value(node: Any) -> torch.Tensor | None:
         return None
     given, weight = given.detach(), graph.saved(node, "weight")
     if name.startswith("NllLoss"):
-        ignored = graph.saved(node, "ignore_index") or 0
-        ignored = ignored - 2**64 if ignored >= 2**63 else ignored  # torch hands a negative number out as unsigned
-        return F.nll_loss(given, targets, weight, ignore_index=ignored, reduction=reduction)
+        return F.nll_loss(given, targets, weight, ignore_index=graph.ignored(node), reduction=reduction)
     if name == "BinaryCrossEntropyWithLogitsBackward0":
         positive = graph.saved(node, "pos_weight")
         return F.binary_cross_entropy_with_logits(given, targets, weight, reduction=reduction, pos_weight=positive)

@@ -52,15 +52,24 @@ def depends_on_mode(module: nn.Module) -> bool:
 
 def _dependent(model: nn.Module, held: frozenset[int]) -> Iterator[tuple[str, nn.Module]]:
     modules = dict(model.named_modules())
+    known: dict[str, bool | None] = {}
     for name, module in modules.items():
-        if name and depends_on_mode(module) and _is_trained(modules, name, held):
+        if name and depends_on_mode(module) and _is_trained(modules, name, held, known):
             yield name, module
 
 
-def _is_trained(modules: Mapping[str, nn.Module], name: str, held: frozenset[int]) -> bool:
-    """Say whether of the smallest part around a module that has parameters an optimizer trains one."""
+def _is_trained(
+    modules: Mapping[str, nn.Module], name: str, held: frozenset[int], known: dict[str, bool | None]
+) -> bool:
+    """Say whether of the smallest part around a module that has parameters an optimizer trains one.
+
+    `known` keeps the answer for each part, None for one without parameters: siblings ask the same one.
+    """
     while True:
-        trained = [p.requires_grad and id(p) in held for p in modules[name].parameters()]
-        if trained or not name:
-            return any(trained)
+        if name not in known:
+            trained = [p.requires_grad and id(p) in held for p in modules[name].parameters()]
+            known[name] = any(trained) if trained else None
+        answer = known[name]
+        if answer is not None or not name:
+            return bool(answer)
         name = name.rpartition(".")[0]

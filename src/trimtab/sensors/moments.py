@@ -53,5 +53,6 @@ def _second(state: Mapping[Any, Any], parameter: torch.Tensor) -> torch.Tensor |
     for name in _NAMES:
         moment = own.get(name)
         if isinstance(moment, torch.Tensor) and moment.shape == parameter.shape and not moment.is_sparse:
-            return moment.detach()
+            moment = moment.detach()
+            return torch.view_as_real(moment) if moment.is_complex() else moment
     return None

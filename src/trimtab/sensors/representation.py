@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -70,12 +71,25 @@ def _given(loss: graph.LossNode) -> torch.Tensor | None:
         if not isinstance(over, int):
             return None
         over = over - 2**64 if over >= 2**63 else over  # torch hands a negative number out as an unsigned one
-        scores = sample(scores.detach().movedim(over, -1).flatten(0, -2))
+        scores = sample(_rows(scores.detach().movedim(over, -1)))
         return scores - scores.mean(1, keepdim=True)
     given = graph.saved(loss.node, "self")
     if not isinstance(given, torch.Tensor) or given.dim() < 1 or given.shape[0] < 2:
         return None
     return sample(given.detach())
+
+
+def _rows(tensor: torch.Tensor) -> torch.Tensor:
+    """Return `ROWS` of the vectors along the last dimension, evenly spread; flattening a map of classes copies it."""
+    if tensor.dim() == 2:
+        return tensor
+    places = math.prod(tensor.shape[:-1])
+    place = torch.arange(0, places, _stride(places, ROWS), device=tensor.device)
+    index: list[torch.Tensor] = []
+    for size in reversed(tensor.shape[:-1]):
+        index.insert(0, place % size)
+        place = place // size
+    return tensor[tuple(index)]
 
 
 def sample(tensor: torch.Tensor) -> torch.Tensor:
