@@ -100,6 +100,8 @@ def find_loss(root: Any) -> LossNode | None:
 def _factor_through(node: Any, name: str, factor: float | None) -> float | None:
     if factor is None or name in _SHAPE_ONLY or name == "MeanBackward0":
         return factor
+    if name == "NegBackward0":
+        return -factor
     if name in ("DivBackward0", "MulBackward0"):
         other = saved(node, "other")
         if isinstance(other, (int, float)) or (isinstance(other, torch.Tensor) and other.numel() == 1):

@@ -58,6 +58,27 @@ SIGNATURES = (
         found=(found("loss-does-not-fit-targets", ERROR, since=0, kind="targets broadcast", graphs=2.0),),
     ),
     Signature(
+        cause="loss-sign-turned",
+        found=(found("loss-does-not-fit-targets", WARNING, since=0, kind="loss negated", graphs=8.0),),
+    ),
+    Signature(
+        cause="loss-sign-turned",
+        found=(
+            found(
+                "gradient-not-finite",
+                ERROR,
+                since=114,
+                loss=-2.7e20,
+                update_ratio=0.0105,
+                tensors=8.0,
+                tensors_broken=4.0,
+                input_nonfinite=0.0,
+                nonfinite_weights=0.0,
+            ),
+            found("gradient-exploding", WARNING, since=57, loss=-137.0, loss_first=44.6, loss_early=40.7),
+        ),
+    ),
+    Signature(
         cause="trained-in-evaluation-mode",
         found=(found("modules-in-wrong-mode", WARNING, subject="updates", since=0, during="updates"),),
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from typing import Any
 
 from tests.traces.make import Row, Trace, fires, healthy, is_full, lean, set_all, silent
@@ -246,6 +247,28 @@ def binary_loss_on_classes() -> Trace:
 @fires("loss-does-not-fit-targets", by=1)
 def every_prediction_against_every_target() -> Trace:
     return {}, with_graphs(regression(), targets_broadcast=1)
+
+
+def with_a_minus(level: Callable[[int], float]) -> list[Row]:
+    """A cross-entropy that is multiplied by -1."""
+    rows = healthy(96)
+    for step, row in enumerate(rows):
+        row["loss"] = -level(step)
+        row.pop("chance_level", None)
+        if step < 8:
+            row["loss_negated"] = 1
+    return rows
+
+
+@fires("loss-does-not-fit-targets", by=72)
+def cross_entropy_with_a_minus() -> Trace:
+    return {}, with_a_minus(lambda step: 2.4 + 0.002 * step**2)
+
+
+@silent("loss-does-not-fit-targets")
+def log_likelihood_that_is_maximised() -> Trace:
+    """By `maximize=True`: the loss rises towards zero."""
+    return {}, with_a_minus(lambda step: 0.3 + 2.1 * math.exp(-step / 40))
 
 
 @silent("loss-does-not-fit-targets")

@@ -11,7 +11,7 @@ silent: -25.
 from __future__ import annotations
 
 from trimtab.hypotheses import _shared as shared
-from trimtab.hypotheses._hypothesis import Gate, Hypothesis, Weight
+from trimtab.hypotheses._hypothesis import Condition, Gate, Hypothesis, Weight
 from trimtab.records import Remedy
 
 HYPOTHESIS = Hypothesis(
@@ -21,7 +21,7 @@ HYPOTHESIS = Hypothesis(
     prior=-12.0,
     evidence=(
         Weight(
-            "loss-does-not-fit-targets", 28.0, when=shared.GRAVE,
+            "loss-does-not-fit-targets", 28.0, when=(*shared.GRAVE, Condition("kind", "!=", "loss negated")),
             why="the targets are classes, or every prediction is compared with every target",
         ),
         Weight("loss-does-not-fit-targets", -25.0, absent=True, why="loss and targets go together"),

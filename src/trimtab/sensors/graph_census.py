@@ -27,7 +27,8 @@ class GraphCensus(Base):
 
     - `chance_level`: loss of a guess that knows nothing: ln C for cross-entropy over C classes, ln 2 for binary
       cross-entropy, the variance of this batch's targets for a squared error, times whatever constant the loss is
-      multiplied by; absent for other losses, and when other terms are added to it;
+      multiplied by; absent for other losses, when other terms are added to it, and when its sign is turned;
+    - `loss_negated`: 1 when such a loss, and nothing else, is multiplied by a negative number on the way to the root;
     - `prediction_rms`: root mean square of what a squared error compares with its targets;
     - `loss_terms`: how many terms a loss with `reduction="sum"` adds up; 1 for a mean;
     - `one_hot_under_squared`, `one_hot_under_binary`: 1 when every row of the targets of such a loss is a single one
@@ -62,8 +63,10 @@ class GraphCensus(Base):
         classes = _classes(loss)
         summed = graph.saved(loss.node, "reduction") == 2
         reading["loss_terms"] = float(max(targets.numel(), 1)) if summed else 1.0
-        if loss.factor is not None and classes is not None:
-            reading["chance_level"] = math.log(classes) * abs(loss.factor)
+        if loss.factor is not None:
+            reading["loss_negated"] = float(loss.factor < 0)
+        if loss.factor is not None and loss.factor > 0 and classes is not None:
+            reading["chance_level"] = math.log(classes) * loss.factor
         if loss.kind == "squared":
             reading.update(_squared(loss, targets))
         elif loss.kind == "binary":
@@ -91,14 +94,14 @@ def _squared(loss: graph.LossNode, targets: torch.Tensor) -> dict[str, float | t
         reading["prediction_rms"] = _thinned(prediction.detach()).square().mean().sqrt()
         apart = [_spread_along(prediction), _spread_along(targets)]
         reading["targets_broadcast"] = float(all(apart) and not apart[0] & apart[1])
-    known = loss.factor is not None and reading.get("targets_broadcast") == 0.0
+    known = loss.factor is not None and loss.factor > 0 and reading.get("targets_broadcast") == 0.0
     if known and loss.factor is not None and graph.name_of(loss.node) == "MseLossBackward0":
         sampled = _thinned(targets)
         if sampled.shape[0] < FEW:
             sampled = sampled.reshape(-1, 1)
         variance = sampled.var(0).mean() if sampled.shape[0] >= FEW else sampled.new_zeros(())
         if not variance.is_cpu or variance.item() > 0:  # targets that are all alike have no level of chance
-            reading["chance_level"] = variance * abs(loss.factor)
+            reading["chance_level"] = variance * loss.factor
     reading["one_hot_under_squared"] = _one_hot(targets)
     column = targets.reshape(-1)[:CELLS]
     alone = targets.dim() == 1 or targets.shape[1:].numel() == 1
