@@ -447,7 +447,12 @@ class Measure:
         """Read the layers from the graph, once between two updates while there is one stream: passes are alike."""
         if node is None or not self._looks_into_layers or (self._fresh and not self._several()):
             return [], False
-        return graph.layers(node, self._streams.named)
+        try:
+            return graph.layers(node, self._streams.named)
+        except Exception as error:  # noqa: BLE001 - fail open: the layers are not looked into from now on
+            self._looks_into_layers = False
+            self._on_failure("reading the layers", error, self.update)
+            return [], False
 
     def _take(self, stream: Stream) -> list[_Pass]:
         """Return the backward passes since the last update; one that several optimizers share counts for each."""

@@ -465,3 +465,22 @@ def test_complex_weights_and_inputs_are_measured():
             optimizer.step()
     assert all(math.isfinite(norm) for norm in watched.values("gradient_norm"))
     assert len(set(watched.values("input_fingerprint"))) == 3
+
+
+def test_a_graph_whose_layers_cannot_be_read_costs_the_layers_alone(monkeypatch):
+    def broken(node, names):
+        raise RuntimeError("unknown tensor")
+
+    monkeypatch.setattr("trimtab.graph.layers", broken)
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Watched(models=[model], optimizers={"main": optimizer}) as watched:
+        for index in range(3):
+            x, y = batch(index)
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+        failed = [part for part, _, _ in watched.failures]
+        watched.failures.clear()
+    assert failed == ["reading the layers"]
+    assert len(watched.values("loss")) == 3
