@@ -54,6 +54,14 @@ def test_a_run_is_the_same_as_itself(record):
     assert differences == ((), (), (), ())
 
 
+def test_time_and_memory_are_those_of_the_machine(record):
+    runs = [
+        record(*[(step, {"loss": 1.0, "step_seconds": time, "memory_bytes": time}) for step in range(3)])
+        for time in (0.1, 0.2)
+    ]
+    assert compare(*runs).first is None
+
+
 def test_the_last_bit_and_the_tolerance_are_told_apart(record):
     drift = [0.0, 0.0, 2**-50, 1e-9, 3e-6, 0.5]
     a = record(*[(step, {"loss": 1.0}) for step in range(6)])

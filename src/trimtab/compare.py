@@ -257,7 +257,7 @@ def _survey(run: Run) -> dict[str, _Seen]:
         seen.last_step = row.step
         seen.attempts = max(seen.attempts, row.attempt + 1)
         for name, value in row.values.items():
-            if name.startswith(OWN):
+            if name.startswith(OWN) or name in OF_THE_MACHINE:
                 continue
             seen.signals[name] = None
             if not isinstance(value, tuple):
@@ -267,6 +267,8 @@ def _survey(run: Run) -> dict[str, _Seen]:
 
 OWN = "trimtab_"
 """Signals about Trimtab itself begin with this; two runs that differ in them alone do not differ."""
+OF_THE_MACHINE = ("step_seconds", "memory_bytes")
+"""Signals that are never the same twice: what the machine does besides decides them."""
 
 
 @dataclass(slots=True)
