@@ -250,7 +250,7 @@ def low_rank_adapters(seed: int) -> Training:
     assert training.data is not None
     for y in (training.data.y_train, training.data.y_validation):
         y.copy_((y * 7 + 3) % 10)
-    training.announcements = (Announcement(kind="frozen", text="adapters on a frozen network"),)
+    training.announcements = (Announcement(kind="freeze", text="adapters on a frozen network"),)
     return training
 
 

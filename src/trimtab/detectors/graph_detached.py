@@ -39,7 +39,7 @@ class GraphDetached(Detector):
     """
 
     reads: tuple[str, ...] = ("parameter_reached",)
-    excused_by: tuple[str, ...] = ("freeze", "frozen")
+    excused_by: tuple[str, ...] = ("freeze",)
 
     passes: int = 4
     """So many backward passes must agree: layers that are left out at random, and losses that take turns, are reached

@@ -46,7 +46,7 @@ class ModulesInWrongMode(Detector):
     reads: tuple[str, ...] = ("modules_training", "evaluated_in_training")
     release: int = 2
     """Clear judgements are rare: one for each look at the modules."""
-    excused_by: tuple[str, ...] = ("mc-dropout", "evaluation-mode", "frozen")
+    excused_by: tuple[str, ...] = ("mc-dropout", "evaluation-mode", "freeze")
 
     updates: int = 20
     """So many updates in evaluation mode: a few may follow an evaluation before the next epoch begins."""
