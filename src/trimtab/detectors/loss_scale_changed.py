@@ -59,6 +59,9 @@ class LossScaleChanged(Detector):
     factors have a ratio from about 0.5 to 1. That is enough where the graph of the loss changed at the same step."""
     clear: float = 1.3
     """All 12 losses after the leap lie beyond all 12 before it by so much."""
+    level: float = 2.0
+    """Before and after a fall the losses differ among themselves by no more than this: a loss that falls towards zero
+    by a factor every few steps takes its gradient with it, and is no change of scale."""
     long: float = 0.05
     """An update before the step that replaced this share of the weights may itself be the reason; ordinary ones replace
     about a thousandth."""
@@ -124,7 +127,8 @@ class LossScaleChanged(Detector):
             before, after = values[place - 12 : place], values[place : place + 12]
             if min(after) >= self.clear * max(before) or min(before) >= self.clear * max(after):
                 change = _median(after) / _median(before)
-                if change >= self.factor or change <= 1.0 / self.factor:
+                level = all(max(side) <= self.level * min(side) for side in (before, after))
+                if change >= self.factor or (change <= 1.0 / self.factor and level):
                     return place
         return None
 
