@@ -9,7 +9,7 @@ import pytest
 
 from tests.detectors.kit import opened, reasons, rows, the
 from trimtab.detectors import LabelsUnrelated
-from trimtab.records import Note
+from trimtab.records import Note, Severity
 
 
 def course(after, *, steps=240, since=150, **changes):
@@ -41,13 +41,18 @@ def test_back_at_the_beginning_at_once_and_for_good():
         ("another unit: a sum over eight batches", course(lambda t: 3.4)),
         ("harder data that are learned", course(lambda t: 0.4 + 2.0 * math.exp(-t / 8))),
         ("a rise over many steps", course(lambda t: 0.4 + min(t / 12, 1.0) * 2.0)),
-        ("half of the way back", course(lambda t: 1.3)),
+        ("a small part of the way back", course(lambda t: 0.7)),
         ("a raised rate", course(lambda t: 2.4, learning_rate=[0.2])),
         ("long updates", course(lambda t: 2.4, update_ratio=[0.3])),
     ],
 )
 def test_other_reasons_for_a_rise(what, history):
     assert opened(LabelsUnrelated(), history) == [], what
+
+
+def test_half_of_the_way_back_is_a_warning():
+    finding = the(opened(LabelsUnrelated(), course(lambda t: 1.3)))
+    assert (finding.severity, finding.since_step) == (Severity.WARNING, 150)
 
 
 def test_loaded_weights_are_the_business_of_another_rule():
