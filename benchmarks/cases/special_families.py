@@ -50,7 +50,8 @@ def tell_representation(training: Training) -> Training:
             latest[:] = [output.detach()]
 
     def told(observer: Observer) -> None:
-        observer.examine(kind="representation", representation=latest[0])
+        if latest:  # nothing, where a fault keeps the model out of training mode
+            observer.examine(kind="representation", representation=latest[0])
 
     training.model.register_forward_hook(remember)
     training.told = told
