@@ -60,8 +60,9 @@ class Delivery:
 
     def settle(self) -> None:
         """Make and hand on the rows that were put off."""
-        arrears, self._arrears = self._arrears, []
-        for _, make in arrears:
+        # One by one: whoever takes a row may write one of his own, before which all that wait have their turn.
+        while self._arrears:
+            _, make = self._arrears.pop(0)
             self._on_row(make())
 
     def settle_if_due(self, time: float) -> None:

@@ -207,6 +207,24 @@ def test_a_command_is_told_about_a_finding_and_a_missing_one_is_a_failed_outcome
     assert json.loads(target.read_text())["code"] == "milestone-missed"
 
 
+def test_a_rule_that_fails_in_a_batch_of_calm_rows_costs_itself_alone(tmp_path):
+    class Detector:
+        code, version, reads, folds, confirm, release = "planted", 1, ("loss",), (), 1, 1
+        excused_by, per_stream = (), True
+
+        def detect(self, trace):
+            if trace.step == 100:
+                raise RuntimeError("planted")
+
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with Guard(tmp_path / "a", model, optimizer, detectors=(*DETECTORS, Detector())) as guard:
+        loop(model, optimizer, 200)
+    failures = [note.facts["part"] for note in guard.history.notes if note.kind == "trimtab-failed"]
+    assert failures == ["detector planted"]
+    assert [row.step for row in Run(tmp_path / "a").rows() if "loss" in row.values] == list(range(200))
+
+
 @pytest.mark.parametrize("part", ["sensor", "detector", "writer", "measure"])
 def test_a_planted_failure_leaves_the_training_alone_and_is_a_finding(tmp_path, monkeypatch, part):
     def plain():

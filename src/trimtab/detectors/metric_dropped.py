@@ -75,7 +75,7 @@ class MetricDropped(Detector):
         sign = 1.0 if higher else -1.0
         threshold = max(self.lost * metric.way, self.scatters * metric.scatter, least(trace, metric, higher))
         drop, fast = metric.best - metric.average, metric.best - metric.last
-        if metric.way < self.scatters * metric.scatter or not threshold > 0:
+        if not metric.way > 0 or metric.way < self.scatters * metric.scatter or not threshold > 0:
             return None
         if drop < threshold and not (fast >= 2.0 * threshold and metric.run >= 2):
             return None
