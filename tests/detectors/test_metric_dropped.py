@@ -84,8 +84,3 @@ def test_an_unknown_direction_is_not_guessed_and_training_metrics_have_no_peak()
 def test_an_escalation_that_was_announced_is_info():
     notes = [DIRECTION, Note(kind="escalation", step=230, until=400)]
     assert the(opened(MetricDropped(), run([*healthy(30), *[0.7] * 4]), notes)).severity == Severity.INFO
-
-
-def test_a_metric_that_never_got_better_has_nothing_to_lose():
-    story = run([*[0.6] * 12, 0.5, 0.4, 0.4, 0.3, 0.3])
-    assert opened(MetricDropped(), story, [DIRECTION]) == []
