@@ -123,6 +123,7 @@ PICTURED: dict[str, Picture] = {
 """Code -> its picture."""
 
 NOT_PICTURED: dict[str, str] = {
+    "patience-spent": "It fires when the patience that you declared is spent, and never without one.",
     "trimtab-failed": "No training shows it: it reports that a part of Trimtab itself failed.",
     "response-budget-spent": "No training shows it unless responses were asked for: it reports that one was used up.",
 }

@@ -109,6 +109,7 @@ EXACT: dict[str, str] = {
     "double-softmax": "the graph holds a softmax before the loss or not",
     "loss-does-not-fit-targets": "the graph shows loss and targets, which fit or not",
     "milestone-missed": "the user says the number",
+    "patience-spent": "the user says the number",
     "trimtab-failed": "a part of Trimtab failed or not",
     "response-budget-spent": "the user says the number",
 }

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from trimtab.detectors import DETECTORS, MilestoneMissed
+from trimtab.detectors import DETECTORS, MilestoneMissed, PatienceSpent
 from trimtab.errors import RunError
 from trimtab.hypotheses import HYPOTHESES, NONE_OF_THESE, Hypothesis, rank
 from trimtab.judge import IGNORE_KIND, Detector, Event, Ignore, replay
 from trimtab.milestone import Milestone
+from trimtab.patience import Patience
 from trimtab.records import Diagnosis, Finding, Severity, Unknown
 from trimtab.run import Run, list_runs
 
@@ -224,11 +225,14 @@ class _Coverage:
 
 
 def _replay(run: Run, detectors: Sequence[Detector], ignore: Sequence[Ignore] = ()) -> tuple[list[Event], _Coverage]:
-    """Judge the stored rows with the run's own milestones and ignores; return the events and what was judged."""
+    """Judge the stored rows with the run's own milestones, patience and ignores; return the events and what was judged."""
     ours = run.config().get("trimtab") or {}
-    declared = (ours.get("detectors") or {}).get("milestone-missed") or {}
-    milestones = tuple(Milestone(**one) for one in declared.get("milestones") or ())
+    declared = ours.get("detectors") or {}
+    milestones = tuple(Milestone(**one) for one in (declared.get("milestone-missed") or {}).get("milestones") or ())
+    waiting = (declared.get("patience-spent") or {}).get("patience")
     rules = [replace(d, milestones=milestones) if isinstance(d, MilestoneMissed) else d for d in detectors]
+    if waiting is not None:
+        rules = [replace(d, patience=Patience(**waiting)) if isinstance(d, PatienceSpent) else d for d in rules]
     notes = run.notes()
     events, judge = replay(rules, run.rows(), notes, run.outcomes(), [*_configured(run), *ignore])
     coverage = judge.coverage()

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from trimtab.detectors import DETECTORS, MilestoneMissed
+from trimtab.detectors import DETECTORS, MilestoneMissed, PatienceSpent
 from trimtab.judge import Detector, Event, replay
 from trimtab.milestone import Milestone
+from trimtab.patience import Patience
 from trimtab.records import Finding, Note, Signal, Unknown, Value
 
 TRACES = Path(__file__).parent.parent / "traces"
@@ -19,20 +20,23 @@ BY_CODE = {detector.code: detector for detector in DETECTORS}
 
 @dataclass(frozen=True, kw_only=True)
 class Story:
-    """A stored trace: its rows and notes, the milestones that were declared, and the step by which a rule must fire."""
+    """A stored trace: rows and notes, the milestones and the patience declared, the step by which a rule must fire."""
 
     path: Path
     rows: tuple[Signal, ...]
     notes: tuple[Note, ...]
     milestones: tuple[Milestone, ...]
     by: int
+    patience: Patience | None = None
 
     def detectors(self) -> tuple[Detector, ...]:
-        """The catalogue, with this story's milestones."""
+        """The catalogue, with this story's milestones and patience."""
         return tuple(self.fit(detector) for detector in DETECTORS)
 
     def fit(self, detector: Detector) -> Detector:
-        """The detector, with this story's milestones where it judges such."""
+        """The detector, with this story's milestones or patience where it judges such."""
+        if isinstance(detector, PatienceSpent):
+            return replace(detector, patience=self.patience)
         return replace(detector, milestones=self.milestones) if isinstance(detector, MilestoneMissed) else detector
 
 
@@ -55,6 +59,7 @@ def read(path: Path) -> Story:
         notes=tuple(Note(**note) for note in head.get("notes", ())),
         milestones=tuple(Milestone.parse(text) for text in head.get("milestones", ())),
         by=head.get("by", 0),
+        patience=Patience(**head["patience"]) if "patience" in head else None,
     )
 
 

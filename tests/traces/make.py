@@ -1,8 +1,8 @@
 """Writes the stored traces: `python -m tests.traces.make`. They are made up, with numbers as real trainings have them.
 
-Each is a file `<code>/<fires or silent>/<name>.jsonl`: a first line with labels, notes, milestones and the step by
-which the rule must fire, then one row a line. Every silent trace is healthy to all rules. Files `about_*.py` beside
-this one hold more of them.
+Each is a file `<code>/<fires or silent>/<name>.jsonl`: a first line with labels, notes, milestones, patience and the
+step by which the rule must fire, then one row a line. Every silent trace is healthy to all rules. Files `about_*.py`
+beside this one hold more of them.
 """
 
 from __future__ import annotations

@@ -42,6 +42,7 @@ from trimtab.detectors.oscillating import Oscillating
 from trimtab.detectors.parameters_never_changed import ParametersNeverChanged
 from trimtab.detectors.parameters_outside_optimizer import ParametersOutsideOptimizer
 from trimtab.detectors.past_its_peak import PastItsPeak
+from trimtab.detectors.patience_spent import PatienceSpent
 from trimtab.detectors.precision_underflow import PrecisionUnderflow
 from trimtab.detectors.representation_collapsed import RepresentationCollapsed
 from trimtab.detectors.response_budget_spent import ResponseBudgetSpent
@@ -98,6 +99,7 @@ DETECTORS: tuple[Detector, ...] = (
     PastItsPeak(),
     MetricDropped(),
     MetricStuckBelowTarget(),
+    PatienceSpent(),
     TrimtabFailed(),
     ResponseBudgetSpent(),
     AttentionLogitsGrowing(),
@@ -151,6 +153,7 @@ __all__ = [
     "ParametersNeverChanged",
     "ParametersOutsideOptimizer",
     "PastItsPeak",
+    "PatienceSpent",
     "PrecisionUnderflow",
     "RepresentationCollapsed",
     "ResponseBudgetSpent",
