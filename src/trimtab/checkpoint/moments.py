@@ -1,0 +1,173 @@
+"""The state of an optimizer: its moments by parameter, and the settings of its groups.
+
+State is matched by the position of a parameter in the groups, as torch does, and the names that stand there are
+compared, because a changed order gives each parameter the moments of another one without any error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from trimtab.checkpoint.tree import Plain, flatten, place, unflatten
+from trimtab.errors import UserError
+
+Names = Mapping[int, str]
+"""id of a parameter -> its name."""
+
+
+def take(optimizer: Optimizer, at: str, names: Names) -> tuple[dict[str, torch.Tensor], Plain]:
+    """Return the tensors of an optimizer by key, uncopied, and the rest of its state as JSON.
+
+    Args:
+        optimizer: anything with `param_groups` and `state`; one that writes its own `state_dict` is asked for it.
+        at: begins every key: '<at>/<parameter name>/<state key>'.
+        names: what the parameters are called; one that is not there is called by its place in the groups.
+
+    Raises:
+        UserError: something in the state cannot be stored without pickle.
+    """
+    if type(optimizer).state_dict is not Optimizer.state_dict:
+        tensors, state = flatten(optimizer.state_dict(), at)
+        return tensors, {"class": class_name(optimizer), "whole": state}
+    tensors = {}
+    groups: list[Plain] = []
+    states: list[Plain] = []
+    known = set()
+    position = 0
+    for index, group in enumerate(optimizer.param_groups):
+        called = []
+        for number, parameter in enumerate(group["params"]):
+            known.add(parameter)
+            name = names.get(id(parameter), f"groups.{index}.{number}")
+            called.append([name, list(parameter.shape)])
+            held = optimizer.state.get(parameter)
+            if held:
+                states.append([position, _flat(dict(held), f"{at}/{place(name)}", tensors)])
+            position += 1
+        values = {key: value for key, value in group.items() if key != "params"}
+        groups.append({"parameters": called, "values": _flat(values, f"{at}/{place('groups', index)}", tensors)})
+    others = {key: value for key, value in optimizer.state.items() if not isinstance(key, torch.Tensor)}
+    strays = [key for key in optimizer.state if isinstance(key, torch.Tensor) and key not in known]
+    if strays:
+        raise UserError(f"{at!r} has state for {len(strays)} tensors that are in none of its groups")
+    return tensors, {
+        "class": class_name(optimizer), "groups": groups, "state": states, "others": _flat(others, f"{at}/~", tensors),
+    }  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How an optimizer gets its state back; nothing is changed until `apply` is called."""
+
+    copies: list[tuple[torch.Tensor, torch.Tensor]]
+    apply: Callable[[], None]
+
+
+def plan(
+    optimizer: Optimizer, plain: Plain, tensors: Mapping[str, torch.Tensor], at: str, names: Names, *, named: bool
+) -> Plan:
+    """Return how the state goes back, after everything that could be wrong was looked at.
+
+    Args:
+        optimizer, at, names: as in `take`.
+        plain, tensors: what `take` returned.
+        named: compare the names too: right for a state of another process, whose objects are others.
+
+    Raises:
+        UserError: another class of optimizer, other groups, other parameters, or a state that is malformed.
+    """
+    if plain["class"] != class_name(optimizer):
+        raise UserError(f"{at!r}: it is a {class_name(optimizer)} and the state is that of a {plain['class']}")
+    if "whole" in plain:
+        whole = unflatten(plain["whole"], tensors)
+        return Plan(copies=[], apply=lambda: optimizer.load_state_dict(whole))
+    _check_groups(optimizer, plain["groups"], at, names, named=named)
+    copies: list[tuple[torch.Tensor, torch.Tensor]] = []
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    states: dict[Any, dict[str, Any]] = {}
+    for position, held in plain["state"]:
+        parameter = parameters[position]
+        now = optimizer.state.get(parameter, {})
+        states[parameter] = {key: _kept(now.get(key), value, copies) for key, value in unflatten(held, tensors).items()}
+    others = unflatten(plain["others"], tensors)
+    values = [unflatten(group["values"], tensors) for group in plain["groups"]]
+    kept = [
+        {key: _kept(group.get(key), value, copies) for key, value in held.items()}
+        for group, held in zip(optimizer.param_groups, values, strict=True)
+    ]
+
+    def apply() -> None:
+        for key in [key for key in optimizer.state if key not in states]:
+            del optimizer.state[key]
+        for parameter, state in states.items():
+            mine = optimizer.state[parameter]
+            if list(mine) != list(state):
+                mine.clear()
+            mine.update(state)
+        optimizer.state.update(others)
+        for group, held in zip(optimizer.param_groups, kept, strict=True):
+            group.update(held)
+
+    return Plan(copies=copies, apply=apply)
+
+
+def class_name(value: object) -> str:
+    """Return module and name of the class of an object, for a state that must be given to the same class."""
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def _flat(tree: Any, at: str, tensors: dict[str, torch.Tensor]) -> Plain:
+    if type(tree) is dict and all(type(value) is torch.Tensor and type(key) is str for key, value in tree.items()):
+        plain = {}
+        for key, value in tree.items():  # Adam and its kin: nothing but tensors, many times
+            path = f"{at}/{place(key)}"
+            if path in tensors or key.startswith("~") or value.layout != torch.strided or value.is_meta:
+                break
+            tensors[path] = value.detach()
+            plain[key] = {"~tensor": path}
+        else:
+            return plain
+    found, nest = flatten(tree, at)
+    tensors.update(found)
+    return nest
+
+
+def _kept(now: Any, value: Any, copies: list[tuple[torch.Tensor, torch.Tensor]]) -> Any:
+    """Return the tensor that stands there now, to be filled, where it fits; else a copy of the kept one."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    if (
+        isinstance(now, torch.Tensor)
+        and now.layout == torch.strided
+        and (now.shape, now.dtype, now.device) == (value.shape, value.dtype, value.device)
+    ):
+        copies.append((now, value))
+        return now
+    return value.clone()
+
+
+def _check_groups(optimizer: Optimizer, groups: list[Plain], at: str, names: Names, *, named: bool) -> None:
+    if len(groups) != len(optimizer.param_groups):
+        raise UserError(f"{at!r} has {len(optimizer.param_groups)} groups of parameters, the state has {len(groups)}")
+    for index, (group, kept) in enumerate(zip(optimizer.param_groups, groups, strict=True)):
+        there = [
+            [names.get(id(parameter), f"groups.{index}.{number}"), list(parameter.shape)]
+            for number, parameter in enumerate(group["params"])
+        ]
+        kept_there = kept["parameters"]
+        if len(there) != len(kept_there):
+            raise UserError(
+                f"{at!r}, group {index}: {len(there)} parameters here, {len(kept_there)} in the state; "
+                f"make the optimizer with the same parameters"
+            )
+        for (name, shape), (kept_name, kept_shape) in zip(there, kept_there, strict=True):
+            if shape != kept_shape or (named and name != kept_name):
+                raise UserError(
+                    f"{at!r}, group {index}: {name!r} of shape {tuple(shape)} stands where the state has {kept_name!r} "
+                    f"of shape {tuple(kept_shape)}; give the optimizer its parameters in the same order"
+                )
