@@ -225,7 +225,7 @@ class _Coverage:
 
 
 def _replay(run: Run, detectors: Sequence[Detector], ignore: Sequence[Ignore] = ()) -> tuple[list[Event], _Coverage]:
-    """Judge the stored rows with the run's own milestones, patience and ignores; return the events and what was judged."""
+    """Judge the stored rows with the run's own declarations and ignores; return the events and what was judged."""
     ours = run.config().get("trimtab") or {}
     declared = ours.get("detectors") or {}
     milestones = tuple(Milestone(**one) for one in (declared.get("milestone-missed") or {}).get("milestones") or ())
