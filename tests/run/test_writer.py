@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal as signals
 import subprocess
 import sys
@@ -13,8 +14,10 @@ import pytest
 
 from tests.run.kit import exactly, row
 from trimtab.errors import RunError
-from trimtab.records import Finding, Note, Outcome, Severity, Unknown
+from trimtab.records import Finding, Note, Outcome, Severity, Signal, Unknown
 from trimtab.run import Run, RunWriter, find_run, writer
+from trimtab.run.codec import header_line
+from trimtab.run.lines import LineFile, read_lines
 
 
 def finding(step, severity=Severity.ERROR):
@@ -337,3 +340,66 @@ def test_a_killed_process_loses_no_row_that_was_written(tmp_path, lines_to_read)
     assert (run.status, run.facts.how) == ("killed", {"signal": "SIGKILL"})
     assert not run.close_as("finished")
     assert Run(tmp_path / "run").status == "killed"
+
+
+# --- a run that is gone on with -------------------------------------------------------------------
+
+
+def some_row(step, **values):
+    return Signal(step=step, update=step, time=float(step), values={"loss": 1.0, **values})
+
+
+def test_a_run_that_is_reopened_goes_on_in_a_part_of_its_own(tmp_path):
+    writer = RunWriter.create(tmp_path, name="a")
+    writer.row(some_row(0))
+    writer.note(Note(kind="before", step=0))
+    writer.close("interrupted")
+    again = RunWriter.reopen(writer.path, rows=1)
+    reader = Run(writer.path)
+    assert (reader.status, reader.facts.ended) == ("running", None)
+    again.row(some_row(1))
+    again.note(Note(kind="after", step=1))
+    assert (again.rows, again.id) == (2, writer.id)
+    again.close()
+    reader.reload()
+    assert reader.status == "finished"
+    assert [row.step for row in reader.rows()] == [0, 1]
+    assert [note.kind for note in reader.notes()] == ["before", "after"]
+    assert [one["status"] for one in reader.facts.resumed] == ["interrupted"]
+    assert reader.remarks == []
+
+
+def test_a_run_killed_at_any_byte_is_gone_on_with(tmp_path):
+    """Whatever a killed process left half written at the end of a file is left out, and what follows is read."""
+    whole = RunWriter.create(tmp_path, name="a")
+    for step in range(2):
+        whole.row(some_row(step))
+        whole.note(Note(kind=f"n{step}", step=step))
+    files = ["signals/part-000001.jsonl", "notes.jsonl"]
+    contents = [(whole.path / file).read_bytes() for file in files]
+    for file, content in zip(files, contents, strict=True):
+        for size in range(len(content) + 1):
+            folder = tmp_path / f"{file.partition('/')[0]}-{size}"
+            shutil.copytree(whole.path, folder)
+            (folder / file).write_bytes(content[:size])
+            rows, notes = list(Run(folder).rows()), Run(folder).notes()
+            writer = RunWriter.reopen(folder, rows=len(rows))
+            for step in (7, 8):
+                writer.row(some_row(step))
+                writer.note(Note(kind=f"n{step}", step=step))
+            writer.close()
+            reader = Run(folder)
+            assert [row.step for row in reader.rows()] == [*(row.step for row in rows), 7, 8]
+            assert [note.kind for note in reader.notes()] == [*(note.kind for note in notes), "n7", "n8"]
+
+
+def test_lines_that_a_full_disk_cut_short_before_a_kill_are_mended(tmp_path):
+    path = tmp_path / "notes.jsonl"
+    header = header_line("notes")
+    for tail in (b'{"a', b'{"a\n{"tor', b'{"a\n{"torn":3}\n{"b', b'{"a\n{"torn":3}\n{"b\n{"to'):
+        path.write_bytes(header + b"1\n" + tail)
+        file = LineFile(path, header, again=True)
+        file.append(b"2\n")
+        file.append(b"3\n")
+        file.close()
+        assert [line for _, line in read_lines(path, "notes", [])][1:] == [1, 2, 3], tail

@@ -25,14 +25,18 @@ class LineFile:
     Args:
         path: the file; its folder exists.
         header: the first line, newline included.
+        again: the file may be there already and is gone on with; the end of it that a killed process left half
+            written is mended by the first line.
     """
 
-    def __init__(self, path: Path, header: bytes):
+    def __init__(self, path: Path, header: bytes, *, again: bool = False):
         self.path = path
         self._header = header
         self._headed = False
         self._torn = 0
         self._fd = -1
+        if again and path.exists():
+            self._headed, self._torn = _unfinished(path.read_bytes())
 
     def append(self, lines: bytes) -> None:
         """Write whole lines by one write to the disk.
@@ -120,6 +124,26 @@ def read_lines(path: Path, kind: str, remarks: list[str]) -> Iterator[tuple[int,
         elif not headed:
             raise RunError(f"{path} line {index}: expected a header with format and kind, got {parsed!r:.80}")
         yield index, parsed
+
+
+def _unfinished(content: bytes) -> tuple[bool, int]:
+    """Return whether the file has a whole first line, and how many bytes at its end are no whole lines."""
+    lines = content.split(b"\n")
+    index = start = 0
+    headed = False
+    while index < len(lines) - 1:
+        try:
+            json.loads(lines[index])
+        except ValueError:
+            after = _mended(lines, index)
+            if after is None:
+                break
+        else:
+            after = index + 1
+            headed = True
+        start += sum(len(line) + 1 for line in lines[index:after])
+        index = after
+    return headed, len(content) - start
 
 
 def _mended(lines: list[bytes], index: int) -> int | None:

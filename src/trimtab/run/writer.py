@@ -53,18 +53,20 @@ class RunWriter:
         seal_bytes: or after so many bytes of JSON, whichever comes first.
     """
 
-    def __init__(self, path: Path, id: str, *, seal_rows: int = 4096, seal_bytes: int = 16 << 20):
+    def __init__(
+        self, path: Path, id: str, *, seal_rows: int = 4096, seal_bytes: int = 16 << 20, part: int = 1, rows: int = 0
+    ):
         self.path = path
         self.id = id
-        self.rows = 0
+        self.rows = rows
         self.seal_rows = seal_rows
         self.seal_bytes = seal_bytes
-        self._findings = LineFile(path / "findings.jsonl", header_line("findings"))
-        self._notes = LineFile(path / "notes.jsonl", header_line("notes"))
-        self._outcomes = LineFile(path / "outcomes.jsonl", header_line("outcomes"))
+        self._findings = LineFile(path / "findings.jsonl", header_line("findings"), again=True)
+        self._notes = LineFile(path / "notes.jsonl", header_line("notes"), again=True)
+        self._outcomes = LineFile(path / "outcomes.jsonl", header_line("outcomes"), again=True)
         self._closed = False
         self._sealing: threading.Thread | None = None
-        self._part = _Part(path / "signals", 1)
+        self._part = _Part(path / "signals", part)
 
     @classmethod
     def create(
@@ -120,6 +122,34 @@ class RunWriter:
         write_json(path / "environment.json", encode(facts.environment()))
         _write_text(path / "config.yaml", _yaml(decode(encode_redacted(config or {}))))
         return cls(path, id)
+
+    @classmethod
+    def reopen(cls, path: Path, rows: int) -> RunWriter:
+        """Go on with a run whose process has ended; its status is running again.
+
+        Signals go on in a part of their own, so that what a killed process left half written stays where it is.
+
+        Args:
+            path: the run folder.
+            rows: how many signal rows it holds, as a reader counts them.
+
+        Raises:
+            RunError: the folder holds no run that can be read.
+            OSError: the disk refused.
+        """
+        run = read_facts(path)
+        again = {"at": facts.now(), "rows": rows, "status": run.get("status")}
+        update_facts(
+            path,
+            {
+                "status": "running", "ended": None, "how": None, "pid": os.getpid(),
+                "pid_began": facts.process_start(os.getpid()) or "", "host": facts.host(),
+                "resumed": [*run.get("resumed", ()), again],
+            },
+        )  # fmt: skip
+        (path / "signals").mkdir(exist_ok=True)
+        numbers = [int(part.stem[5:11]) for part in (path / "signals").glob("part-??????.*")]
+        return cls(path, str(run["id"]), part=max(numbers, default=0) + 1, rows=rows)
 
     def row(self, signal: Signal) -> None:
         """Append one measurement row; it is with the system when this returns.
@@ -266,12 +296,17 @@ def update_facts(path: Path, changes: Mapping[str, Any]) -> None:
     fixed = [name for name in _FIXED if name in changes]
     if fixed:
         raise RunError(f"run.json: {', '.join(fixed)} cannot be changed; give the fact another name")
+    write_json(path / "run.json", {**read_facts(path), **encode_redacted(changes)})
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """Return what stands in the run.json of the folder `path`, as it is written."""
     target = path / "run.json"
     try:
-        run = json.loads(target.read_bytes())
+        run: dict[str, Any] = json.loads(target.read_bytes())
     except ValueError as error:
         raise RunError(f"{target} is damaged ({error}); expected the facts of a run as JSON") from None
-    write_json(target, {**run, **encode_redacted(changes)})
+    return run
 
 
 def encode_redacted(value: Any) -> Any:
