@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from trimtab.graph import Layer
+    from trimtab.levers import Levers
 
 Point = Literal["backward", "gradients", "before", "after"]
 """When a sensor is read: at the root of a backward pass, when the gradients are whole and not yet clipped, just before
@@ -84,6 +85,9 @@ class Live:
         compiled: at the "backward" point on those rows, whether torch.compile has hidden the layers from the graph.
         evaluations: calls of a root module while gradients were switched off, since the last row of the "norms" tier,
             and how many of them ran with dropout or batch normalisation in training mode.
+        levers: what an action may pull, in a training that responds; None in one that only observes.
+        closure: whether this update runs a closure, so that its backward passes come inside it.
+        skipped: whether a GradScaler leaves this update out.
     """
 
     stream: str
@@ -110,6 +114,9 @@ class Live:
     layers: Sequence[Layer] = ()
     compiled: bool = False
     evaluations: tuple[int, int] = (0, 0)
+    levers: Levers | None = None
+    closure: bool = False
+    skipped: bool = False
 
 
 def fill(live: Live, **facts: Any) -> Live:

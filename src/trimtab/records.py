@@ -126,8 +126,9 @@ class Note:
 class Outcome:
     """What an Action did to a training, or declined to do, and why.
 
-    A rollback carries `to_step`, the step that the training went back to, so that a Trace can follow; `after_rows` is
-    how many signal rows were written before it.
+    A rollback carries `to_step`, the step that the training went back to, so that a Trace can follow, and `to_steps`,
+    the same for each stream (-1: before its first update); a stream that is not named there begins anew. `after_rows`
+    is how many signal rows were written before it.
     """
 
     action: str
@@ -141,6 +142,7 @@ class Outcome:
     changes: Literal["nothing", "schedule", "weights"]
     because: str = ""
     to_step: int | None = None
+    to_steps: Mapping[str, int] = field(default_factory=dict)
     stops: bool = False
 
 

@@ -190,6 +190,7 @@ class Outcome(_Model):
     changes: Literal["nothing", "schedule", "weights"]
     because: str = ""
     to_step: Count | None = None
+    to_steps: dict[str, Count] = Field(default_factory=dict)
     stops: bool = False
 
 
