@@ -3,7 +3,8 @@
     TrimtabError
     |-- UserError (also ValueError)   what a user gave us cannot be used; the message says what to do
     |   |-- ConfigError               an unknown or wrong setting
-    |   `-- RunError                  a run folder that is missing, ambiguous or damaged
+    |   |-- RunError                  a run folder that is missing, ambiguous or damaged
+    |   `-- CheckpointError           a checkpoint that is damaged, does not fit, or cannot be written
     `-- TrainingStopped               a response stopped the training on purpose
 
 Everything else that goes wrong inside Trimtab while a training runs is caught, noted and never reaches the user's loop.
@@ -29,6 +30,10 @@ class ConfigError(UserError):
 
 class RunError(UserError):
     """A run folder is missing, ambiguous, damaged or of a newer format."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint is missing, damaged or of a newer format, does not fit the model, or cannot be written."""
 
 
 class TrainingStopped(TrimtabError):
