@@ -5,16 +5,30 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trimtab.errors import TrainingStopped
-from trimtab.run import RunWriter
+from trimtab.run import Run, RunWriter
 
 log = logging.getLogger("trimtab")
 
 RETRY_AFTER = 256
 """After a row that could not be written, writing is tried again so many rows later."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Again:
+    """A run that has ended and is gone on with, and where its training stands that was put back from a checkpoint.
+
+    `steps` is stream -> its latest update (-1 for none), `update` how many were attempted over all streams.
+    """
+
+    run: Run
+    steps: Mapping[str, int]
+    update: int
+    because: str
 
 
 class Folder:
@@ -43,24 +57,32 @@ class Folder:
         self._refused = False
         self._failed: set[str] = set()
         self._rows = self._no_rows_until = 0
+        self._again = False
 
     @property
     def path(self) -> Path | None:
         """The folder; None while none was made."""
         return self.writer.path if self.writer is not None else None
 
+    def go_on(self, path: Path, rows: int) -> None:
+        """Go on in the folder of a run that has ended, which holds so many rows."""
+        self._path, self._rows, self._again = path, rows, True
+
     def open(self) -> None:
         """Make the folder, unless it is there or was refused before."""
         if self.writer is not None or self._refused:
             return
         path = self._path
-        if path is not None and path.exists():
+        if path is not None and path.exists() and not self._again:
             taken, number = path, 2
             while path.exists():
                 path, number = taken.with_name(f"{taken.name}-{number}"), number + 1
             log.warning("%s exists already and is left alone; this run goes to %s", taken, path)
         try:
-            self.writer = RunWriter.create(self._root, path=path, **self._facts)
+            if path is not None and self._again:
+                self.writer = RunWriter.reopen(path, self._rows)
+            else:
+                self.writer = RunWriter.create(self._root, path=path, **self._facts)
         except OSError as error:
             self._refused = True
             log.warning("cannot create a run folder (%s); the training is watched, but nothing is stored", error)

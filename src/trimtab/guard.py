@@ -17,7 +17,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +27,7 @@ from trimtab import attach, console, discover
 from trimtab.config import project_of
 from trimtab.detectors import DETECTORS, MilestoneMissed
 from trimtab.errors import TrainingStopped, UserError, nearest
-from trimtab.folder import Folder, ending
+from trimtab.folder import Again, Folder, ending
 from trimtab.handed_over import fields_of, models_of, optimizers_of, value_of
 from trimtab.judge import MAIN, Detector, Event, History, Ignore, Judge, failed
 from trimtab.live import Live, Sensor
@@ -82,6 +82,7 @@ class Guard:
         lazily: make the run folder only when the first update or record comes.
         opened: called with the run folder once it was made.
         clock: seconds; a benchmark hands in one that stands still while something else runs.
+        again: a run that has ended and is gone on with, instead of `run`; the training stands as `again` says already.
 
     Raises:
         UserError: an unknown code in `respond` or `ignore`, or a model or optimizer of the wrong kind.
@@ -113,6 +114,7 @@ class Guard:
         lazily: bool = False,
         opened: Callable[[Path], None] | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        again: Again | None = None,
     ):
         known = [rule.code for rule in DETECTORS]
         project_says = project_of(pyproject)
@@ -179,6 +181,8 @@ class Guard:
         self.step_skipped = self.measure.step_skipped
         console.speak()
         self._supersede()
+        if again is not None:
+            self._go_on(again)
         if not lazily:
             self._folder.open()
         attach.attach(self)
@@ -404,6 +408,35 @@ class Guard:
         if not self._assured and updates >= ASSURE_AFTER:
             self._assured = True
             self._say(self._assurance(updates))
+
+    def _go_on(self, again: Again) -> None:
+        """Take in the past of a run, then say that the training went back to where its checkpoint was made."""
+        run, seconds = again.run, 0.0
+
+        def stored() -> Iterator[Signal]:
+            nonlocal seconds
+            for row in run.rows():
+                self._rows, seconds = self._rows + 1, max(seconds, row.time)
+                yield row
+
+        notes, self.outcomes = run.notes(), run.outcomes()
+        self.history.retell(stored(), notes, self.outcomes)
+        self.judge.failures = []  # noted then
+        self.events = run.events()
+        self._metrics = {note.text: str(note.facts["better"]) for note in notes if note.kind == "metric"}
+        self._folder.go_on(run.path, self._rows)
+        traces = self.history.traces
+        main = again.steps.get(MAIN, max(again.steps.values(), default=-1))
+        outcome = Outcome(
+            action="resume", code="", attempt=self.history.attempt,
+            step=max((trace.step for trace in traces.values()), default=main), after_rows=self._rows, result="done",
+            changes="weights", because=again.because, to_step=main, to_steps={MAIN: main, **again.steps},
+        )  # fmt: skip
+        self.outcomes.append(outcome)
+        self._folder.write("outcome", outcome)
+        self.history.tell(outcome)
+        self.measure.go_on(attempt=self.history.attempt, steps=again.steps, update=again.update, seconds=seconds)
+        self._say(f"resume: {again.because}")
 
     def _on_event(self, event: Event) -> None:
         self.events.append(event)

@@ -354,6 +354,21 @@ class History:
                 trace.rewind(record.to_step)
                 self.judge.rewound(trace)
 
+    def retell(
+        self, rows: Iterable[Signal], notes: Iterable[Note] = (), outcomes: Iterable[Outcome] = ()
+    ) -> list[Event]:
+        """Take in a stored past in the order in which it happened; return its events."""
+        records: list[Note | Outcome] = [*notes, *outcomes]
+        happened = deque(sorted(records, key=lambda record: record.after_rows))
+        events: list[Event] = []
+        for count, row in enumerate(rows):
+            while happened and happened[0].after_rows <= count:
+                self.tell(happened.popleft())
+            events += self.add(row)
+        for record in happened:
+            self.tell(record)
+        return events
+
 
 def replay(
     detectors: Iterable[Detector],
@@ -368,13 +383,4 @@ def replay(
     Whatever Trimtab noted about its own failures is replayed as it was.
     """
     history = History(Judge(detectors, ignores))
-    records: list[Note | Outcome] = [*notes, *outcomes]
-    happened = deque(sorted(records, key=lambda record: record.after_rows))
-    events: list[Event] = []
-    for count, row in enumerate(rows):
-        while happened and happened[0].after_rows <= count:
-            history.tell(happened.popleft())
-        events += history.add(row)
-    for record in happened:
-        history.tell(record)
-    return events, history.judge
+    return history.retell(rows, notes, outcomes), history.judge

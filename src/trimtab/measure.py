@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from trimtab import graph
-from trimtab.cadence import CENSUSES, Budget, Tier
+from trimtab.cadence import CENSUSES, FIRST, Budget, Tier
 from trimtab.delivery import IMPATIENT, Delivery, number, to_host
 from trimtab.evaluations import Evaluations
 from trimtab.live import UNSCALED, Live, Point, Root, Sensor, fill
@@ -146,6 +146,21 @@ class Measure:
     def seconds(self) -> float:
         """Seconds since the run began."""
         return self._clock() - self._began
+
+    def go_on(self, *, attempt: int, steps: Mapping[str, int], update: int, seconds: float) -> None:
+        """Stand where a training stands that was put back from a checkpoint, before anything is measured.
+
+        Args:
+            attempt: the attempt that begins.
+            steps: stream -> its latest update, -1 for none.
+            update: how many updates were attempted over all streams.
+            seconds: the time of the run so far.
+        """
+        self.attempt, self.update = attempt, update
+        self._began = self._clock() - seconds
+        for stream in self._streams.all():
+            stream.step = steps.get(stream.name, -1) + 1
+            stream.burst.until = stream.step + FIRST
 
     # -- the four points -----------------------------------------------------------------------------------------
 
