@@ -29,11 +29,11 @@ check: $(READY) ## style, types and import rules
 	@out=$$($(BIN)/lint-imports --no-logo 2>&1) || { echo "$$out"; exit 1; }
 	@echo "check: style, types and imports are fine"
 
-test: check ## check, then every test but the slow ones
-	@$(BIN)/pytest
+test: check ## check, then every test but the slow ones, in two processes
+	@$(BIN)/pytest -n 2 --dist worksteal
 
 test-slow: $(READY) ## the slow tests alone
-	@$(BIN)/pytest -m slow
+	@$(BIN)/pytest -m slow -n 2 --dist worksteal
 
 bench: $(READY) ## remake the stored results that are missing
 	@$(BIN)/python -m benchmarks.all

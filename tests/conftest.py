@@ -1,9 +1,10 @@
-"""One thread for every test and every process that a test starts: small tensors on busy cores are slower on two."""
+"""Every test on one thread, its processes too: small tensors on busy cores are slower on two."""
 
 import logging
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.pop("COLUMNS", None)  # the width of whoever runs the tests; what is printed into a pipe has its own
 
 import pytest
 import torch

@@ -18,9 +18,15 @@ CASES = (*FAULTS, *SECOND_INJECTIONS)
 UNSEEN = UNSEEN_FAMILIES | UNSEEN_SPECIAL_FAMILIES
 
 
-def places(cases):
-    """Each case in each of its families."""
-    return [pytest.param(case, family, id=f"{case.name}-{family}") for case in cases for family in case.families]
+def places(cases, *, first_at_once=False):
+    """Each case in each of its families; with `first_at_once` all but the first are for `make test-slow`."""
+    return [
+        pytest.param(
+            case, family, id=f"{case.name}-{family}", marks=[pytest.mark.slow] if first_at_once and place else []
+        )
+        for case in cases
+        for place, family in enumerate(case.families)
+    ]
 
 
 @pytest.fixture(autouse=True)
@@ -107,7 +113,7 @@ def test_a_case_travels_to_another_process(case):
 # The runs
 
 
-@pytest.mark.parametrize(("case", "family"), places(CASES))
+@pytest.mark.parametrize(("case", "family"), places(CASES, first_at_once=True))
 def test_a_faulty_training_runs_and_the_same_seed_gives_the_same_losses(case: FaultCase, family: str):
     once, again = (run(case.build(family, 3), 3) for _ in range(2))
     assert len(once.losses) == 3
