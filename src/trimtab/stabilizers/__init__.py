@@ -8,6 +8,52 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-STABILIZERS: tuple[Callable[..., Any], ...] = ()
+from trimtab.stabilizers.anti_collapse import (
+    entropy_floor,
+    free_bits,
+    normalised_entropy,
+    orthogonality_penalty,
+    orthogonality_projection,
+    saturation_hinge,
+    sparsity_target,
+    spread_across_tasks,
+    usage_weighted_cosine,
+)
+from trimtab.stabilizers.rescale_norm import NormStats, NormSummary, norm_excess_penalty, rescale_norm
+from trimtab.stabilizers.shift_invariant_logits import shift_invariant_logits
+from trimtab.stabilizers.soft_clamp import soft_clamp
 
-__all__ = ["STABILIZERS"]
+STABILIZERS: tuple[Callable[..., Any], ...] = (
+    rescale_norm,
+    norm_excess_penalty,
+    NormStats,
+    soft_clamp,
+    shift_invariant_logits,
+    entropy_floor,
+    usage_weighted_cosine,
+    sparsity_target,
+    orthogonality_projection,
+    orthogonality_penalty,
+    saturation_hinge,
+    spread_across_tasks,
+    free_bits,
+)
+
+__all__ = [
+    "STABILIZERS",
+    "NormStats",
+    "NormSummary",
+    "entropy_floor",
+    "free_bits",
+    "norm_excess_penalty",
+    "normalised_entropy",
+    "orthogonality_penalty",
+    "orthogonality_projection",
+    "rescale_norm",
+    "saturation_hinge",
+    "shift_invariant_logits",
+    "soft_clamp",
+    "sparsity_target",
+    "spread_across_tasks",
+    "usage_weighted_cosine",
+]
