@@ -182,8 +182,8 @@ class TrainingState:
         """Return id of a parameter -> '<model>.<name>'; of a tensor with several names the first."""
         names: dict[int, str] = {}
         for model_name, model in self.models.items():
-            for name, parameter in model.named_parameters():
-                names.setdefault(id(parameter), f"{model_name}.{_plain_name(name)}")
+            for name, parameter in unwrapped(model).named_parameters():
+                names.setdefault(id(parameter), f"{model_name}.{plain_name(name)}")
         return names
 
     def _parts_to_restore(
@@ -213,11 +213,36 @@ class TrainingState:
         return parts
 
 
-def model_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the parameters and buffers of a model by name, each tensor once, those that are not persistent too."""
-    tensors: dict[str, torch.Tensor] = dict(model.named_parameters())
-    tensors.update(model.named_buffers())
+def model_tensors(model: nn.Module, *, ties: bool = False) -> dict[str, torch.Tensor]:
+    """Return the parameters and buffers of a model by name, those that are not persistent too.
+
+    Args:
+        model: wrappers of torch (`torch.compile`, parallel ones) are looked through.
+        ties: a tensor with several names comes under each of them, not under the first one only.
+    """
+    inner = unwrapped(model)
+    tensors: dict[str, torch.Tensor] = {}
+    for name, tensor in (
+        *inner.named_parameters(remove_duplicate=not ties), *inner.named_buffers(remove_duplicate=not ties),
+    ):  # fmt: skip
+        tensors[plain_name(name)] = tensor
     return tensors
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model inside the wrappers that torch puts around it."""
+    while True:
+        if "_orig_mod" in model._modules:
+            model = model._modules["_orig_mod"]  # type: ignore[assignment]
+        elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        else:
+            return model
+
+
+def plain_name(name: str) -> str:
+    """Return the name of a tensor or module without what `torch.compile` puts into it."""
+    return name.replace("_orig_mod.", "")
 
 
 def _of_model(name: str, model: nn.Module) -> dict[str, torch.Tensor]:
@@ -248,21 +273,32 @@ def _onto_model(
                 f"model {name!r}: {key.removeprefix(prefix)!r} is {tensor.dtype} of shape {tuple(tensor.shape)} now, "
                 f"it was {tensors[key].dtype} of shape {tuple(tensors[key].shape)}"
             )
+        if _overlaps(tensor):
+            if not torch.equal(tensor, tensors[key].to(tensor.device)):
+                raise UserError(
+                    f"model {name!r}: {key.removeprefix(prefix)!r} is expanded, several of its elements are one number "
+                    f"in memory, and it has changed; give the module a tensor of its own (clone it)"
+                )
+            continue
         copies.append((tensor, tensors[key]))
     return copies
+
+
+def _overlaps(tensor: torch.Tensor) -> bool:
+    return any(size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
 def _extra_state(model: nn.Module) -> dict[str, Any]:
     """Return what modules keep beside their tensors (`get_extra_state`), by the name of the module."""
     return {
         name: module.get_extra_state()
-        for name, module in model.named_modules()
+        for name, module in unwrapped(model).named_modules()
         if type(module).get_extra_state is not nn.Module.get_extra_state
     }
 
 
 def _put_extra_state(model: nn.Module, extra: Mapping[str, Any]) -> None:
-    modules = dict(model.named_modules())
+    modules = dict(unwrapped(model).named_modules())
     for name, state in extra.items():
         modules[name].set_extra_state(state)
 
@@ -314,7 +350,3 @@ def _copied(tensors: Mapping[str, torch.Tensor], buffers: Mapping[str, torch.Ten
 def _write(copies: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
     if copies:
         torch._foreach_copy_([target.data for target, _ in copies], [source for _, source in copies])
-
-
-def _plain_name(name: str) -> str:
-    return name.replace("_orig_mod.", "").removeprefix("module.")
