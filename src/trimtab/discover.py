@@ -52,6 +52,31 @@ def _sizes(loaders: Iterable[Any]) -> Iterator[tuple[int, int]]:
             continue  # an iterable data set has no length; that is no fault
 
 
+def parts_of(optimizers: Iterable[torch.optim.Optimizer]) -> dict[str, Any]:
+    """Return the schedulers of these optimizers and the GradScalers of this process, by name.
+
+    Of a scheduler that is made of others only the outer one counts: its state holds theirs.
+    """
+    mine = {id(optimizer) for optimizer in optimizers}
+    schedulers: list[Any] = []
+    scalers: list[Any] = []
+    for thing in gc.get_objects():
+        its_type = type(thing)
+        if issubclass(its_type, torch.optim.lr_scheduler.LRScheduler):
+            if id(getattr(thing, "optimizer", None)) in mine:
+                schedulers.append(thing)
+        elif issubclass(its_type, torch.amp.GradScaler) and thing.is_enabled():
+            scalers.append(thing)
+    inner = {id(one) for scheduler in schedulers for one in getattr(scheduler, "_schedulers", ())}
+    found: dict[str, Any] = {}
+    for part in (*(one for one in schedulers if id(one) not in inner), *scalers):
+        name, number = type(part).__name__, 2
+        while name in found:
+            name, number = f"{type(part).__name__}-{number}", number + 1
+        found[name] = part
+    return found
+
+
 def models_of(living: Living, parameter_ids: set[int]) -> list[nn.Module]:
     """Return the outermost living modules that own at least one of these parameters, largest first."""
     inner = {id(child) for module in living.modules for child in module._modules.values() if child is not None}

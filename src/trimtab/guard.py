@@ -24,6 +24,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from trimtab import attach, console, discover
+from trimtab.answering import Answering
+from trimtab.checkpoint.snapshots import Ring
 from trimtab.config import project_of
 from trimtab.detectors import DETECTORS, MilestoneMissed
 from trimtab.errors import TrainingStopped, UserError, nearest
@@ -35,7 +37,7 @@ from trimtab.measure import Measure
 from trimtab.milestone import Milestone
 from trimtab.overhear import EVALUATION, Overheard
 from trimtab.records import Finding, Note, Outcome, Severity, Signal, Value
-from trimtab.respond import Action, Respond
+from trimtab.respond import Answer, Policy
 from trimtab.sensors import SENSORS
 from trimtab.sensors._examined import KINDS, Kind, examined
 
@@ -55,6 +57,9 @@ EVERY = 8
 OVERHEAD = 0.01
 """The cadence and the share of the run's time that measuring may take, where nobody says otherwise."""
 
+RING = Ring()
+"""How snapshots are taken where nobody says otherwise."""
+
 Better = Literal["higher", "lower"]
 
 
@@ -70,7 +75,11 @@ class Guard:
         name, project, description, tags, system, seed, config: stored with the run.
         settings: further facts by which runs are compared (command-line arguments, for instance), or a function that
             returns them once the training has begun.
-        respond: finding code (or "*") -> Action. Nothing acts unasked: the default only observes.
+        respond: finding code (or "*") -> an Action, or several that are done in order. Nothing acts unasked: the
+            default only observes.
+        state: further parts of the training that a rollback puts back, by name: anything with `state_dict` and
+            `load_state_dict`, generators, and the position in the data. Schedulers and a GradScaler are found.
+        snapshots: how often moments to go back to are kept, and how many; only where an action goes back.
         detectors, sensors: the rules and quantities to use; the catalogues when None.
         milestones: declared checks, judged by `milestone-missed`.
         ignore: finding codes ("code" or "code@subject") to leave out; counted and listed in the report.
@@ -103,7 +112,9 @@ class Guard:
         seed: int | None = None,
         config: Mapping[str, Any] | None = None,
         settings: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
-        respond: Mapping[str, Action] | None = None,
+        respond: Policy | None = None,
+        state: Mapping[str, Any] | None = None,
+        snapshots: Ring | None = RING,
         detectors: Sequence[Detector] | None = None,
         sensors: Sequence[Sensor] | None = None,
         milestones: Iterable[Milestone] = (),
@@ -131,7 +142,6 @@ class Guard:
         ignores += [Ignore(code=r.code, subject=r.subject, because=r.because) for r in project_says.ignore]
         self.judge = Judge(rules, ignores)
         self.history = History(self.judge)
-        self.respond = Respond(respond, self._codes) if respond else None
         self.events: list[Event] = []
         self.outcomes: list[Outcome] = []
         self._pid = os.getpid()
@@ -146,14 +156,13 @@ class Guard:
                     "detectors": {rule.code: fields_of(rule) for rule in rules},
                     "every": every,
                     "overhead": overhead,
-                    "respond": {code: {"action": a.name, **fields_of(a)} for code, a in (respond or {}).items()},
+                    "respond": {code: _described(given) for code, given in (respond or {}).items()},
                     "ignore": [{"rule": str(r), "because": r.because} if r.because else str(r) for r in ignores],
                     "pyproject": project_says.path,
                 },
             },
         }  # fmt: skip
         self._folder = Folder(None if run is None else Path(run), root, facts, opened, self._not_written)
-        self._unanswered: list[Finding] = []
         self._stopping: TrainingStopped | None = None
         self._metrics: dict[str, str] = {}
         self._kept: dict[str, int] = {}
@@ -173,12 +182,16 @@ class Guard:
             act=self._act if respond else None,
             clock=clock,
         )
+        self._answering = None
+        if respond:
+            self._answering = Answering(
+                respond, self._codes, self.measure, self.judge, self.history.traces, parts=state or {}, ring=snapshots,
+                on_failure=lambda part, error: self._on_failure(part, error, self._step()),
+            )  # fmt: skip
         self.backward_begins = self.measure.backward_begins
         self.backward_ended = self.measure.backward_ended
         self.clipping = self.measure.clipping
         self.unscaled = self.measure.unscaled
-        self.step_ended = self.measure.step_ended
-        self.step_skipped = self.measure.step_skipped
         console.speak()
         self._supersede()
         if again is not None:
@@ -240,7 +253,8 @@ class Guard:
                 self._tell(Note(kind="metric", step=self._step(), text=key, facts={"better": direction}))
         if values:
             self._safely("record", self._own_row, values)
-            self._answer_now(None)
+            if self._answering is not None:
+                self._safely("record", self._answering.record, values)
 
     def examine(self, *, kind: Kind, every: int | None = None, **tensors: torch.Tensor) -> None:
         """Measure tensors of your own now and then, such as `kind="representation", encoder=features`.
@@ -264,7 +278,6 @@ class Guard:
         if not self.measure.is_due("layers", every):
             return
         self._safely("examine", self._examine, kind, tensors)
-        self._answer_now(None)
 
     def _examine(self, kind: Kind, tensors: Mapping[str, torch.Tensor]) -> None:
         values: dict[str, Value] = {}
@@ -319,7 +332,9 @@ class Guard:
         elapsed = self.measure.seconds()
         if self._rows:
             self._safely("close", self._own_row, {"trimtab_seconds": self.measure.cost})
-            self._safely("close", self._answer_now, None)
+            self._safely("close", self._answer, None)
+        if self._answering is not None:
+            self._safely("close", self._answering.levers.release)
         updates = self.measure.update
         self.measure.release()
         if self._folder.path is None:
@@ -350,11 +365,30 @@ class Guard:
         heard = self._overheard.take(self.measure.update)
         if heard:
             self._safely("overhear", self._write_heard, heard)
-        if self._unanswered:  # what was found after the last update, or inside its closure
-            self._answer_now(None)
         if self._stopping is not None:
             raise self._stopping
+        if self._answering is not None and self._answering.levers.passes_over(optimizer):
+            self.measure.pass_over()
+            return
         self.measure.step_begins(optimizer, closure)
+
+    def step_ended(self, optimizer: torch.optim.Optimizer) -> None:
+        """Measure; put back what was changed for this update only."""
+        if self._answering is None:
+            self.measure.step_ended(optimizer)
+            return
+        left_out, passed_over = self._answering.ended(optimizer)
+        if not passed_over:
+            self.measure.step_ended(optimizer, left_out=left_out)
+            self._answering.updated(optimizer)
+
+    def step_skipped(self, optimizer: torch.optim.Optimizer) -> None:
+        """Measure that a GradScaler left an update out; responses may act on that too."""
+        if self._answering is not None and self._answering.levers.passes_over(optimizer):
+            self._answering.ended(optimizer)
+            self.measure.pass_over()
+            return
+        self.measure.step_skipped(optimizer)
 
     def weights_loaded(
         self, module: nn.Module, missing: Sequence[str], unexpected: Sequence[str], changed: int | None
@@ -385,6 +419,8 @@ class Guard:
         """Take in that Trimtab itself failed; `attach` has already let go of the training."""
         self._broken = True
         self._overheard.stop()
+        if self._answering is not None:
+            self._answering.levers.release()
         log.warning(
             "Trimtab failed in %s (%s: %s) and is switched off; the training goes on",
             where, type(error).__name__, error,
@@ -443,8 +479,8 @@ class Guard:
         self._folder.write("event", event)
         if not isinstance(event, Finding):
             return
-        if event.event != "resolved":
-            self._unanswered.append(event)
+        if self._answering is not None:
+            self._answering.hear(event)
         if event.severity >= Severity.WARNING:
             where = f" [{event.stream}]" if event.stream != MAIN else ""
             self._say(f"{event.event} {event.severity} {event.code}{where}: {event.summary}")
@@ -465,32 +501,33 @@ class Guard:
         latest = steps.get(MAIN, max(steps.values(), default=self.measure.update - 1))
         return max(latest, trace.step if trace is not None else 0, 0)
 
-    def _act(self, live: Live, row: Signal) -> None:
-        self._answer_now(live)
+    def _act(self, live: Live) -> None:
+        assert self._answering is not None
+        self._answering.ready(live)
+        self._answer(live)
         if self._stopping is not None:
+            self._answering.levers.release()
             raise self._stopping
+        self._answering.begin(live)
 
-    def _answer_now(self, live: Live | None) -> None:
-        unanswered, self._unanswered = self._unanswered, []
-        if self.respond is None:
-            return
-        for finding in unanswered:
-            answer = self.respond.answer(finding, live)
-            if answer is None:
-                continue
-            outcome = replace(answer.outcome, after_rows=self._rows)
-            if self._closing and outcome.stops:
-                outcome = replace(outcome, result="declined", stops=False, because="the run had ended")
-            self.outcomes.append(outcome)
-            self._folder.write("outcome", outcome)
-            self.history.tell(outcome)
-            self._say(f"{outcome.action} {outcome.result}: {outcome.because}")
-            if answer.note is not None:
-                self._tell(answer.note)
-                self._own_row({"responses_spent": 1.0})
-            if outcome.stops:
-                self._stopping = TrainingStopped(f"{finding.code} at step {finding.step}: {outcome.because}")
-                break
+    def _answer(self, live: Live | None) -> None:
+        if self._answering is not None:
+            for answer in self._answering.answers(live):
+                self._take(answer)
+
+    def _take(self, answer: Answer) -> None:
+        outcome = replace(answer.outcome, after_rows=self._rows)
+        if self._closing and outcome.stops:
+            outcome = replace(outcome, result="declined", stops=False, because="the run had ended")
+        self.outcomes.append(outcome)
+        self._folder.write("outcome", outcome)
+        self.history.tell(outcome)
+        self._say(f"{outcome.action} {outcome.result}: {outcome.because}")
+        if answer.note is not None:
+            self._tell(answer.note)
+            self._own_row({"responses_spent": 1.0})
+        if outcome.stops:
+            self._stopping = TrainingStopped(f"{outcome.code} at step {outcome.step}: {outcome.because}")
 
     def _tell(self, note: Note) -> None:
         self._safely("note", self.measure.flush)  # what happened before it is written before it
@@ -562,3 +599,10 @@ class Guard:
     def _at_exit(self) -> None:
         error = getattr(sys, "last_value", None)
         self.close(*ending(error if error is not self._last_value else None))
+
+
+def _described(given: Any) -> Any:
+    """Return an answer of the policy as it is stored with the run."""
+    if isinstance(given, Sequence):
+        return [_described(one) for one in given]
+    return {"action": given.name, **fields_of(given)}

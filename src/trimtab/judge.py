@@ -129,7 +129,8 @@ class Judge:
         detectors: the rules to ask, each with its thresholds.
         ignores: findings to leave out; `ignored` counts by rule how many would have been opened.
 
-    A detector that raises is disabled; its error waits in `failures` for whoever owns the run to announce.
+    A detector that raises is disabled; its error waits in `failures` for whoever owns the run to announce. When
+    `going_on` is a list and not None, open findings that were seen again without an event are put there.
     """
 
     def __init__(self, detectors: Iterable[Detector], ignores: Iterable[Ignore] = ()):
@@ -142,6 +143,7 @@ class Judge:
         self.ignored: dict[str, int] = {}
         self.disabled: dict[str, str] = {}
         self.failures: list[Note] = []
+        self.going_on: list[Finding] | None = None
         self._lives: dict[tuple[str, str, str], _Life] = {}
         self._subjects: dict[tuple[str, str], set[str]] = {}
         self._unknown: dict[tuple[str, str], str] = {}
@@ -247,6 +249,8 @@ class Judge:
             elif finding.severity > life.open.severity:
                 life.open = self._event("worsened", detector, trace, finding, since=life.since, id=life.open.id)
                 events.append(life.open)
+            elif self.going_on is not None:
+                self.going_on.append(self._event("judged", detector, trace, finding, since=life.since, id=life.open.id))
         if not known:
             del self._subjects[code, stream]
 
@@ -350,8 +354,8 @@ class History:
                 self.judge.ignores.append(rule)
         elif record.to_step is not None and record.result == "done":
             self.attempt += 1
-            for trace in self.traces.values():
-                trace.rewind(record.to_step)
+            for name, trace in self.traces.items():
+                trace.rewind(record.to_steps.get(name, -1) if record.to_steps else record.to_step)
                 self.judge.rewound(trace)
 
     def retell(

@@ -7,6 +7,7 @@ after it, also when the training stops there.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -20,6 +21,20 @@ _NAMES = (
 )  # fmt: skip
 LEAVES_OUT: tuple[type, ...] = tuple(getattr(torch.optim, name) for name in _NAMES if hasattr(torch.optim, name))
 """The optimizer classes for which it is tested that an update without gradients changes nothing at all."""
+
+
+LONGEST = 64
+"""A way back that passes over so many updates ends where it is."""
+
+
+@dataclass(slots=True)
+class _Return:
+    """A way back that ends after an update of `stream`."""
+
+    snapshot: Snapshot
+    data: bool
+    stream: str
+    updates: int = 0
 
 
 class Effect(Protocol):
@@ -52,6 +67,7 @@ class Levers:
         state, snapshots: as given.
         escalations: every part with `pause(because)` and `back_off(because)`.
         find_parts: called before the training goes back, to look for parts of it that are not known yet.
+        no_snapshots: why there are none.
     """
 
     def __init__(
@@ -60,10 +76,12 @@ class Levers:
         self.state, self.snapshots = state, snapshots
         self.escalations: list[Any] = []
         self.find_parts: Callable[[], None] = lambda: None
+        self.no_snapshots = "" if snapshots is not None else "no snapshots are taken"
         self._past = past
         self._effects: list[Effect] = []
         self._at_work: dict[int, list[Effect]] = {}
         self._gradients: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+        self._return: _Return | None = None
 
     def past(self, stream: str = "main") -> Any:
         """Return the Trace of a stream, read-only: `past("main").window("gradient_norm", 256)`."""
@@ -115,6 +133,9 @@ class Levers:
     def go_back(self, live: Any, snapshot: Snapshot, *, data: bool) -> Restored:
         """Put the training back to a snapshot, in place of the update that is about to be taken.
 
+        The loop goes on after this update as it did after the one of the snapshot. Where that was an update of another
+        stream, updates are left out until that one comes round, and everything is put back once more there.
+
         Raises:
             UserError: something does not fit; nothing was changed then.
         """
@@ -122,14 +143,47 @@ class Levers:
         restored = self.state.restore(snapshot.captured, data=data)
         if self.snapshots is not None:
             self.snapshots.went_back(snapshot)
-        if not live.skipped:
-            _taken_away(live.optimizer)
-            self._gradients[id(live.optimizer)] = []  # those of the abandoned way do not come back
         for optimizer in self.state.optimizers.values():
             _taken_away(optimizer)
+        at_once = live.stream == snapshot.stream or not snapshot.stream
+        if not live.skipped:
+            self._gradients[id(live.optimizer)] = []  # those of the abandoned way do not come back
+            at_once = at_once and not live.closure and type(live.optimizer) in LEAVES_OUT
+        self._return = None if at_once else _Return(snapshot, data, snapshot.stream or live.stream)
         return restored
 
+    @property
+    def is_on_the_way(self) -> bool:
+        """Whether the training is on its way back, and not there yet."""
+        return self._return is not None
+
+    def passes_over(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Say whether the training is on its way back, so that this update has no gradients and does not count."""
+        if self._return is None:
+            return False
+        self._gradients[id(optimizer)] = []
+        _taken_away(optimizer)
+        return True
+
+    def arrive(self, stream: str) -> None:
+        """Take in the end of an update: where the snapshot was taken, or if that does not come, the way back ends."""
+        way = self._return
+        if way is None:
+            return
+        way.updates += 1
+        if stream == way.stream or way.updates >= LONGEST:
+            self._return = None
+            self.state.restore(way.snapshot.captured, data=way.data)
+            for optimizer in self.state.optimizers.values():
+                _taken_away(optimizer)
+
     # -- called by the Guard ---------------------------------------------------------------------------------------
+
+    def settle(self, optimizer: torch.optim.Optimizer) -> None:
+        """Undo what an update that raised has left behind: nobody heard its end."""
+        for effect in reversed(self._at_work.pop(id(optimizer), [])):
+            effect.after(optimizer)
+        self._gradients.pop(id(optimizer), None)
 
     def begin(self, optimizer: torch.optim.Optimizer, stream: str, live: Any) -> None:
         """Let the effects of this stream change the update that is about to be taken."""
@@ -157,7 +211,7 @@ class Levers:
         for optimizer in list(self.state.optimizers.values()):
             if id(optimizer) in self._gradients or id(optimizer) in self._at_work:
                 self.end(optimizer)
-        self._effects = []
+        self._effects, self._return = [], None
 
 
 def lost(tensors: Sequence[torch.Tensor]) -> bool:

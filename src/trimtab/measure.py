@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from trimtab import graph
-from trimtab.cadence import CENSUSES, FIRST, Budget, Tier
+from trimtab.cadence import BURST, CENSUSES, FIRST, Budget, Tier
 from trimtab.delivery import IMPATIENT, Delivery, number, to_host
 from trimtab.evaluations import Evaluations
 from trimtab.live import UNSCALED, Live, Point, Root, Sensor, fill
@@ -54,7 +54,8 @@ class Measure:
         optimizers: stream name -> optimizer, or None to take every one that steps.
         every: one full row in so many steps, after the first 32.
         overhead: share of the run's time that measuring may take; None keeps `every` fixed.
-        act: called with (live, row) before the update when responses want to act; makes every read wait.
+        act: called with the Live before the update when responses want to act, once the row so far was handed on; makes
+            every read wait.
         clock: seconds, for the time of rows and the account of the cost.
     """
 
@@ -68,7 +69,7 @@ class Measure:
         optimizers: Mapping[str, torch.optim.Optimizer] | None = None,
         every: int = 8,
         overhead: float | None = 0.01,
-        act: Callable[[Live, Signal], None] | None = None,
+        act: Callable[[Live], None] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ):
         self._at: dict[Point, list[Sensor]] = {"backward": [], "gradients": [], "before": [], "after": []}
@@ -103,7 +104,7 @@ class Measure:
         self._looks_into_layers = any(s.tier == "layers" for s in self._at["backward"])
         self._memory: dict[str, Any] = {}
         self._evaluations = Evaluations()
-        self._any_kept = self._all_thin = self._foreign = False
+        self._any_kept = self._all_thin = self._foreign = self._went_back = False
 
     # -- facts for the Guard -------------------------------------------------------------------------------------
 
@@ -142,6 +143,11 @@ class Measure:
         if every is not None:
             return self.coming % max(every, 1) == 0
         return _any_due(tier, self._streams.all()[:1], self.budget.every)
+
+    @property
+    def went_back(self) -> bool:
+        """Whether a rollback takes the place of the update that is running."""
+        return self._went_back
 
     def seconds(self) -> float:
         """Seconds since the run began."""
@@ -265,6 +271,7 @@ class Measure:
     def step_begins(self, optimizer: torch.optim.Optimizer, closure: bool) -> None:
         """Read what is known before the update; let responses act on it."""
         start = self._clock()
+        self._went_back = False
         stream = self._streams.of(optimizer)
         if stream is None:
             if not self._foreign:  # from now on each pass is asked whom it reached; for the past ones it is too late
@@ -278,24 +285,52 @@ class Measure:
             self._delivery.later(time, make)
         elif closure and not self._fresh:
             # The closure runs inside the step: losses and gradients are there only afterwards.
-            stream.live = self._live(stream, ())
+            stream.live = fill(self._live(stream, ()), closure=True)
+            start = self._let_act(stream, start)
         else:
-            row = self._before(stream, skipped=False)
-            if self._act is not None and row is not None and stream.live is not None:
-                self.cost += self._clock() - start
-                self._act(stream.live, row)
-                start = self._clock()
+            self._before(stream, skipped=False)
+            if stream.live is not None:
+                fill(stream.live, closure=closure)
+            start = self._let_act(stream, start)
         if stream.live is not None and self._copies and stream.burst.due("norms", stream.step, self.budget.every):
             fill(stream.live, weights_before=stream.copies())
         self.cost += self._clock() - start
 
-    def step_ended(self, optimizer: torch.optim.Optimizer) -> None:
-        """Read what is known after the update and hand on the row."""
+    def _let_act(self, stream: Stream, start: float) -> float:
+        """Let responses act on what was read; return the time, for theirs is not the cost of measuring."""
+        if self._act is None or stream.live is None:
+            return start
+        self.cost += self._clock() - start
+        self._act(stream.live)
+        return self._clock()
+
+    def rewind(self, to_steps: Mapping[str, int]) -> None:
+        """Follow a rollback: this update counts for nothing, and each stream goes on after its update in `to_steps`."""
+        self._delivery.flush()
+        self.attempt += 1
+        for stream in self._streams.all():
+            stream.step = to_steps.get(stream.name, -1) + 1
+            stream.burst.until = stream.step + BURST
+            stream.forget_update()
+        self._fresh, self._used, self._used_by = [], [], set()
+        self._all_thin, self._went_back = False, True
+
+    def pass_over(self) -> None:
+        """Forget the backward passes of an update that is left out on the way back."""
+        self._fresh, self._used, self._used_by = [], [], set()
+
+    def step_ended(self, optimizer: torch.optim.Optimizer, *, left_out: bool = False) -> None:
+        """Read what is known after the update, which is nothing for one that was left out, and hand on the row."""
         start = self._clock()
         stream = self._streams.known(optimizer)
         if stream is None:
             return
-        if stream.live is not None:
+        if self._went_back:
+            self._end_of_the_way(stream)
+            return
+        if left_out:
+            stream.numbers["update_left_out"] = 1.0
+        elif stream.live is not None:
             if self._fresh:  # a closure ran
                 self._before(stream, skipped=False)
             for sensor in self._at["after"]:
@@ -310,13 +345,27 @@ class Measure:
         stream = self._streams.of(optimizer)
         if stream is not None:
             self._before(stream, skipped=True)
-            self._finish(stream)
+            if stream.live is not None:
+                fill(stream.live, skipped=True)
+            start = self._let_act(stream, start)
+            if self._went_back:
+                self._end_of_the_way(stream)
+            else:
+                self._finish(stream)
         self.cost += self._clock() - start
 
     # -- reading -------------------------------------------------------------------------------------------------
 
-    def _before(self, stream: Stream, *, skipped: bool) -> Signal | None:
-        """Read everything that is known before an update; return the row so far when responses act on it."""
+    def _end_of_the_way(self, stream: Stream) -> None:
+        """Get ready for the update after a rollback."""
+        self._went_back = False
+        self.pass_over()
+        stream.forget_update()
+        self.batch = None
+        self.update += 1
+
+    def _before(self, stream: Stream, *, skipped: bool) -> None:
+        """Read everything that is known before an update, and hand on the row so far when responses act on it."""
         passes = self._take(stream)
         step, burst, every, numbers = stream.step, stream.burst, self.budget.every, stream.numbers
         weights = stream.live.weights_before if stream.live is not None else None
@@ -338,7 +387,7 @@ class Measure:
                 self._read(sensor, live, numbers)
         stream.live = live
         if self._waits(stream):
-            return None
+            return
         stream.align(numbers)
         values = to_host(numbers)
         stream.trouble = burst.saw(step, number(values, "loss"), number(values, "gradient_norm"))
@@ -352,12 +401,9 @@ class Measure:
                 self._read(sensor, live, more)
             values.update(to_host(more))
         stream.numbers = values
-        if self._act is None:
-            return None
-        row = self._row(stream, values, stream.trouble)
-        self._delivery.now(row)
-        stream.numbers = {}
-        return row
+        if self._act is not None:
+            self._delivery.now(self._row(stream, values, stream.trouble))
+            stream.numbers = {}
 
     def _finish(self, stream: Stream) -> None:
         """Hand on the row of this update and get ready for the next one."""

@@ -135,6 +135,13 @@ class Stream:
         """Return 1.0 if a sampled gradient was not zeroed since the last update, 0.0 if all were, NaN if unknown."""
         return math.nan if self.step == 0 or self.grad is None else float(self.grad.kept)
 
+    def forget_update(self) -> None:
+        """Forget what was read of the update that is running: it is left out for a rollback."""
+        self.numbers, self.norms, self.live, self.trouble = {}, None, None, False
+        self.clipped, self.scaler, self.thin = False, None, False
+        if self.grad is not None:
+            self.grad.kept, self.grad.version = False, -1
+
     def look_again(self, was_thin: bool) -> None:
         """Remember the sampled gradient after an update; sample another one when this parameter took no part."""
         if self.grad is None:

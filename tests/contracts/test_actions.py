@@ -104,20 +104,19 @@ def test_an_action_that_changes_something_needs_a_budget(at_most, says):
 )
 def test_the_policy_answers_what_it_names(change, answered):
     policy = Respond({"loss-not-finite": Notify()}, ["loss-not-finite", "gradient-exploding"])
-    assert (policy.answer(replace(FOUND, **change), None) is not None) == answered
+    assert bool(list(policy.answers(replace(FOUND, **change), None))) == answered
 
 
 @pytest.mark.parametrize(("severity", "answered"), [(Severity.WARNING, False), (Severity.ERROR, True)])
 def test_the_star_answers_what_is_grave(severity, answered):
     policy = Respond({"*": Notify()}, ["loss-not-finite"])
-    assert (policy.answer(replace(FOUND, severity=severity), None) is not None) == answered
+    assert bool(list(policy.answers(replace(FOUND, severity=severity), None))) == answered
 
 
 def test_a_spent_budget_stops_and_leaves_a_note():
     policy = Respond({"loss-not-finite": LowersRate(at_most=2)}, ["loss-not-finite"])
-    answers = [policy.answer(FOUND, None) for _ in range(3)]
-    assert [a.outcome.stops for a in answers if a] == [False, False, True]
-    assert answers[2] is not None
+    answers = [answer for _ in range(3) for answer in policy.answers(FOUND, None)]
+    assert [a.outcome.stops for a in answers] == [False, False, True]
     assert answers[2].note is not None
     assert answers[2].note.kind == "response-budget-spent"
 
@@ -127,8 +126,7 @@ def test_an_action_that_raises_is_a_failed_outcome():
         def apply(self, live, finding):
             raise RuntimeError("planted")
 
-    answer = Respond({"*": Breaks()}, []).answer(FOUND, None)
-    assert answer is not None
+    (answer,) = Respond({"*": Breaks()}, []).answers(FOUND, None)
     assert isinstance(answer.outcome, Outcome)
     assert (answer.outcome.result, answer.outcome.because) == ("failed", "RuntimeError: planted")
 

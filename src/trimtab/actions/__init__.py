@@ -9,9 +9,13 @@ from trimtab.actions.early_stop import EarlyStop
 from trimtab.actions.lower_learning_rate import LowerLearningRate
 from trimtab.actions.notify import Notify
 from trimtab.actions.reset_moments import ResetMoments
+from trimtab.actions.roll_back import RollBack
+from trimtab.actions.skip_step import SkipStep
 from trimtab.actions.stop import Stop
 
-ACTIONS: tuple[type[Action], ...] = (Clip, LowerLearningRate, ResetMoments, BackOff, EarlyStop, Notify, Stop)
+ACTIONS: tuple[type[Action], ...] = (
+    SkipStep, Clip, LowerLearningRate, ResetMoments, RollBack, BackOff, EarlyStop, Notify, Stop,
+)  # fmt: skip
 
 __all__ = [
     "ACTIONS",
@@ -22,5 +26,7 @@ __all__ = [
     "LowerLearningRate",
     "Notify",
     "ResetMoments",
+    "RollBack",
+    "SkipStep",
     "Stop",
 ]

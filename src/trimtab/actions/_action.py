@@ -16,11 +16,17 @@ class Action:
 
     `changes` says what it may change: "nothing" leaves weights, schedule and gradients bit for bit as they are.
     `at_most` is its budget in one run; when it is spent and the finding comes again, the Guard stops the training and
-    says so. None means without limit, which only an action that changes nothing may have.
+    says so. None means without limit, which only an action that changes nothing may have. What was declined does not
+    count.
+
+    `each_update` says that it holds for one update only, so that a finding which goes on is answered again at each
+    update; `goes_back`, that it needs snapshots.
     """
 
     name: ClassVar[str]
     changes: ClassVar[Literal["nothing", "schedule", "weights"]]
+    each_update: ClassVar[bool] = False
+    goes_back: ClassVar[bool] = False
     at_most: int | None = 3
 
     def __post_init__(self) -> None:
@@ -31,7 +37,11 @@ class Action:
 
     @abstractmethod
     def apply(self, live: Live | None, finding: Finding) -> Outcome:
-        """Do it, or decline; return what happened. `live` is None when the finding came from a recorded metric."""
+        """Do it, or decline; return what happened. `live` is None when no further update came."""
+
+    def needed(self, live: Live | None, finding: Finding) -> bool:
+        """Say whether there is anything to do; where there is not, nothing is recorded and no budget is used."""
+        return True
 
     def outcome(
         self, finding: Finding, result: Literal["done", "declined", "failed"], because: str = "", *, stops: bool = False

@@ -156,13 +156,11 @@ class Snapshots:
         return self._good[-1] if self._good else None
 
     def trouble(self, stream: str, since: int) -> None:
-        """Drop what was taken at or after step `since` of a stream, and whatever is not yet good."""
+        """Drop what was taken at or after step `since` of a stream, and whatever is not yet good; keep the oldest."""
         while self._pending:
             self._drop(self._pending.pop())
-        later = [one for one in self._good if one.steps.get(stream, -1) >= max(since, 0)]
-        for one in later:
-            self._good.remove(one)
-            self._drop(one)
+        while len(self._good) > 1 and self._step_of(self._good[-1], stream) >= max(since, 0):
+            self._drop(self._good.pop())
 
     def went_back(self, snapshot: Snapshot) -> None:
         """Follow a rollback: count it, and drop what lies after it."""
@@ -197,6 +195,10 @@ class Snapshots:
             best.value, best.steps = value, dict(steps)
 
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _step_of(snapshot: Snapshot, stream: str) -> int:
+        return snapshot.steps.get(stream, max(snapshot.steps.values(), default=-1))
 
     def _confirm(self, snapshot: Snapshot) -> None:
         if snapshot in self._pending:

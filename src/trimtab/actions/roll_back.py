@@ -1,0 +1,75 @@
+"""Go back to the newest good snapshot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+from trimtab.actions._action import Action
+from trimtab.checkpoint.state import DATA_GOES_ON
+from trimtab.errors import UserError
+from trimtab.levers import lost
+from trimtab.live import Live
+from trimtab.records import Finding, Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class RollBack(Action):
+    """Put the training back, in place of the update that is about to be taken, to the newest good snapshot.
+
+    Weights, buffers, the state and the settings of every optimizer, schedulers, a GradScaler, and every part that was
+    handed over with `Guard(state=...)` are again what they were just after that update; the loop goes on from there.
+    A snapshot is good when a number of further updates went by without trouble and all its numbers are finite.
+
+    With `data="onward"` the position in the data and the random numbers stay, so that the training meets other batches
+    than those that led there. With `data="again"` they go back too, and the training is bit for bit the one that it
+    would have been if what went wrong does not happen again. That needs the position in the data to be a part, such as
+    `Guard(state={"batches": batches})`; what could not be put back is named in the outcome.
+
+    `when="weights lost"` makes it wait until a weight is not finite, as a second answer after one that prevents that:
+    `(SkipStep(), RollBack(when="weights lost"))`.
+
+    Declined while there is no good snapshot. When the same snapshot did not help twice, an older one is taken.
+    """
+
+    name: ClassVar[str] = "roll-back"
+    changes: ClassVar[Literal["nothing", "schedule", "weights"]] = "weights"
+    goes_back: ClassVar[bool] = True
+    data: Literal["onward", "again"] = "onward"
+    when: Literal["always", "weights lost"] = "always"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.data not in ("onward", "again"):
+            raise UserError(f"roll-back: data={self.data!r}; expected 'onward' or 'again'")
+        if self.when not in ("always", "weights lost"):
+            raise UserError(f"roll-back: when={self.when!r}; expected 'always' or 'weights lost'")
+
+    def needed(self, live: Live | None, finding: Finding) -> bool:
+        """Say whether a weight is lost, where it waits for that; this reads every weight."""
+        return self.when == "always" or live is None or lost(live.parameters) or lost(live.model_parameters)
+
+    def apply(self, live: Live | None, finding: Finding) -> Outcome:
+        """Put everything back, or decline."""
+        if live is None or live.levers is None:
+            return self.outcome(finding, "declined", "no further update came, so there is no place to go back from")
+        levers = live.levers
+        if levers.snapshots is None:
+            return self.outcome(finding, "declined", f"there is no snapshot: {levers.no_snapshots}")
+        snapshot = levers.snapshots.newest_good()
+        if snapshot is None:
+            return self.outcome(finding, "declined", "there is no good snapshot yet")
+        restored = levers.go_back(live, snapshot, data=self.data == "again")
+        stream = finding.stream if finding.stream in snapshot.steps else live.stream
+        to_step = snapshot.steps.get(stream, -1)
+        text = f"went back from update {live.step} of {live.stream!r} to the state after update {to_step} of {stream!r}"
+        parts = levers.state.parts
+        has_position = any(getattr(type(parts.get(name)), "is_data", False) for name in restored.restored)
+        left = {name: why for name, why in restored.left.items() if why != DATA_GOES_ON}
+        if self.data == "onward":
+            text += "; the data goes on where it is"
+        elif not has_position:
+            left["the position in the data"] = "hand it over, such as Guard(state={'batches': batches})"
+        if left:
+            text += "; left as it is: " + ", ".join(f"{name} ({why})" for name, why in left.items())
+        return replace(self.outcome(finding, "done", text), to_step=to_step, to_steps=dict(snapshot.steps))
