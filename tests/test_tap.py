@@ -297,8 +297,16 @@ def test_edits_are_given_in_one_place(model):
     assert "not both" in refusal(model, {"blocks.0": None}, torch.clone)
 
 
-def test_what_to_retain_is_one_of_two_words(model):
-    assert refusal(model, "blocks.0", retain="first") == "tap: retain='first'; expected 'last' or 'all'"
+def test_what_to_retain_is_one_of_three_words(model):
+    assert refusal(model, "blocks.0", retain="first") == "tap: retain='first'; expected 'last', 'all' or 'none'"
+
+
+def test_an_edit_counts_though_nothing_is_retained(model):
+    with tap(model, "blocks.0", edit=lambda output: 0.5 * output, retain="none") as seen:
+        model(torch.randn(5, 3))
+    assert (seen.calls, seen.change, seen.outputs) == (1, pytest.approx(0.5), ())
+    with pytest.raises(UserError, match="retain='none' keeps no output"):
+        _ = seen.output
 
 
 def test_a_module_inside_a_compiled_region_is_refused(model):

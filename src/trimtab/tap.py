@@ -48,15 +48,17 @@ class Tapped:
         """What the module handed on when it last ran, edit included.
 
         Raises:
-            UserError: it has not run.
+            UserError: it has not run, or outputs are not kept.
         """
         if not self._outputs:
+            if self._retain == "none":
+                raise UserError(f"tap {self.name!r}: retain='none' keeps no output; use 'last' or 'all'")
             raise UserError(f"tap {self.name!r}: {_NEVER_CALLED}")
         return self._outputs[-1]
 
     @property
     def outputs(self) -> tuple[torch.Tensor, ...]:
-        """What the module handed on each time it ran (`retain="all"`), or the last time only."""
+        """What the module handed on each time it ran (`retain="all"`), the last time only, or nothing."""
         return tuple(self._outputs)
 
     @property
@@ -79,7 +81,8 @@ class Tapped:
         self.calls += 1
         if self._retain == "last":
             self._outputs.clear()
-        self._outputs.append(after.detach().clone() if self._detach else after)
+        if self._retain != "none":
+            self._outputs.append(after.detach().clone() if self._detach else after)
         return None if self._edit is None else _replaced(returned, self._index, after)
 
     def _pick(self, returned: Any) -> torch.Tensor:
@@ -176,7 +179,7 @@ def tap(
     *,
     index: int | str | None = None,
     detach: bool = True,
-    retain: Literal["last", "all"] = "last",
+    retain: Literal["last", "all", "none"] = "last",
     required: bool = True,
 ) -> Iterator[Taps]:
     """Read, or edit, the outputs of named modules while the block lasts.
@@ -188,7 +191,8 @@ def tap(
         index: which part of an output that is a tuple, a list or a mapping.
         detach: keep a copy without graph, which nothing can change any more; False keeps the very tensor, for
             gradients.
-        retain: keep the last output of each module, or all of them (which needs the memory).
+        retain: keep the last output of each module, all of them (which needs the memory), or none (for edits that stay
+            for a whole training).
         required: raise at the end when an edit was never applied.
 
     Raises:
@@ -197,8 +201,8 @@ def tap(
     """
     if not isinstance(where, str) and edit is not None:
         raise UserError("tap: give the edits in the mapping (module name -> edit) or one name with edit=, not both")
-    if retain not in ("last", "all"):
-        raise UserError(f"tap: retain={retain!r}; expected 'last' or 'all'")
+    if retain not in ("last", "all", "none"):
+        raise UserError(f"tap: retain={retain!r}; expected 'last', 'all' or 'none'")
     wanted = {where: edit} if isinstance(where, str) else dict(where)
     modules = {name: _find(model, name) for name in wanted}
     seen = {name: Tapped(name, edit=wanted[name], index=index, detach=detach, retain=retain) for name in wanted}
