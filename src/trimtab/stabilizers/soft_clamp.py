@@ -55,7 +55,8 @@ def soft_clamp(
         return x
     if not 0 <= knee < limit:
         raise UserError(f"soft_clamp: knee must be at least 0 and below limit={limit}, got {knee}")
-    bent: torch.Tensor = _Bend.apply(x, float(knee), float(limit), 1.0 if profile == "corrected" else 2.0)
+    steepness = 1.0 if profile == "corrected" else 2.0
+    bent: torch.Tensor = _Bend.apply(x, float(knee), float(limit), steepness)  # type: ignore[no-untyped-call]
     return bent
 
 
