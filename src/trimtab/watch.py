@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 ENVIRONMENT = "TRIMTAB_WATCH"
 """Environment variable that carries the Options to the child, as JSON."""
 
+SAFE = "safe"
+"""The word for the whole table of safe answers; its name among the codes, too."""
+
 BOOTSTRAP = Path(__file__).parent / "_bootstrap"
 
 
@@ -37,9 +40,9 @@ BOOTSTRAP = Path(__file__).parent / "_bootstrap"
 class Options:
     """What `trimtab watch` passes on to the Guard in the child.
 
-    `respond` maps a finding code or "*" to "stop" or "notify"; `milestones` are texts like 'loss <= 0.5 by 500'.
-    `quiet` leaves all but warnings to the log file of the run. Without `every` the project's pyproject.toml says how
-    often, or Trimtab's default holds.
+    `respond` maps a finding code or "*" to the name of an action, and "safe" to "safe" for the whole table of safe
+    answers; what comes later wins. `milestones` are texts like 'loss <= 0.5 by 500'. `quiet` leaves all but warnings to
+    the log file of the run. Without `every` the project's pyproject.toml says how often, or Trimtab's default holds.
     """
 
     root: str | None = None
@@ -171,18 +174,36 @@ def _begin(options: Options) -> None:
 
 
 def policy(respond: Mapping[str, str]) -> dict[str, Any]:
-    """Return the actions that the words of a command line name.
+    """Return code -> action, or actions, for the words of a command line; what comes later wins.
 
     Raises:
         UserError: there is no such action.
     """
-    from trimtab.actions import ACTIONS
+    from trimtab.actions import ACTIONS, safe
 
+    check(respond)
     known = {action.name: action for action in ACTIONS}
+    found: dict[str, Any] = {}
     for code, word in respond.items():
-        if word not in known:
-            raise UserError(f"respond: {code}={word}: there is no action {word!r}.{nearest(word, known)}")
-    return {code: known[word]() for code, word in respond.items()}
+        found.update(safe.policy() if code == SAFE else {code: known[word]()})
+    return found
+
+
+def check(respond: Mapping[str, str]) -> None:
+    """Say now that an action does not exist, without importing torch.
+
+    Raises:
+        UserError: there is no such action.
+    """
+    from trimtab.report.catalogue import entries
+
+    known = [entry.code for entry in entries("action")]
+    for code, word in respond.items():
+        if word not in known and not (word == code == SAFE):
+            raise UserError(
+                f"respond: {code}={word}: there is no action {word!r}.{nearest(word, known)} "
+                f"Known: {', '.join(known)}; or '{SAFE}' alone"
+            )
 
 
 def _note_arguments() -> None:
@@ -230,7 +251,7 @@ def run_command(command: Sequence[str], options: Options) -> Watched:
 
     for text in options.milestones:
         Milestone.parse(text)
-    policy(options.respond)
+    check(options.respond)
     with tempfile.TemporaryDirectory(prefix="trimtab-") as folder:
         session = Path(folder) / "runs"
         environment = dict(os.environ)

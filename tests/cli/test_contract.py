@@ -86,7 +86,7 @@ MISTAKES = {
     ("watch", "--ignore", "dead-unit", sys.executable): r"ignore: no detector has the code 'dead-unit'",
     ("watch", "--respond", "nope=stop", sys.executable): r"respond: no detector has the code 'nope'",
     ("watch", "--respond", "sotp", sys.executable): r"no action 'sotp'\. Did you mean 'stop'\?",
-    ("watch", "--respond", "stop", "--respond", "notify", sys.executable): r"'\*' is given 'stop' and 'notify'",
+    ("watch", "--respond", "loss-spike=safe", sys.executable): r"no action 'safe'\..*Known: .*; or 'safe' alone",
     ("watch", "--every", "0", sys.executable): r"'--every'",
 }
 

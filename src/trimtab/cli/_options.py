@@ -53,7 +53,11 @@ FailOn = Annotated[
 ]
 Respond = Annotated[
     list[str] | None,
-    typer.Option("--respond", metavar="[CODE=]ACTION", help="Act on findings: stop or notify; repeatable."),
+    typer.Option(
+        "--respond",
+        metavar="safe|[CODE=]ACTION",
+        help="Act on findings, 'safe' or one of `trimtab rules action`; repeatable, later wins.",
+    ),
 ]
 IgnoreRules = Annotated[
     list[str] | None, typer.Option("--ignore", metavar="CODE[@SUBJECT]", help="Leave this finding out; repeatable.")

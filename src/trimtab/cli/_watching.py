@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from trimtab.errors import TrimtabError, UserError, nearest
 from trimtab.records import Severity
+from trimtab.watch import SAFE
 
 if TYPE_CHECKING:
     from trimtab.watch import Watched
@@ -31,19 +32,21 @@ def command_of(words: Sequence[str]) -> tuple[list[str], str]:
 
 
 def responses(given: Iterable[str]) -> dict[str, str]:
-    """Read 'CODE=ACTION', or 'ACTION' for every finding at error or above.
+    """Read 'CODE=ACTION', 'ACTION' for every finding at error or above, or 'safe' for the table of safe answers.
+
+    What comes later wins: 'safe' and then 'loss-spike=stop' is the table with one answer changed.
 
     Raises:
-        UserError: an unknown code, or two actions for the same finding.
+        UserError: an unknown code.
     """
     found: dict[str, str] = {}
     for text in given:
         code, equals, action = text.rpartition("=")
-        code = code if equals else "*"
-        if code != "*":
+        code = code if equals else {SAFE: SAFE}.get(action, "*")
+        if code not in ("*", SAFE) or (equals and code == SAFE):
             _check("respond", code)
-        if found.setdefault(code, action) != action:
-            raise UserError(f"respond: {code!r} is given {found[code]!r} and {action!r}; a finding has one answer")
+        found.pop(code, None)  # its place is that of the latest mention
+        found[code] = action
     return found
 
 

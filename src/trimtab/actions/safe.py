@@ -1,0 +1,95 @@
+"""What `respond="safe"` does: a table of findings that have one right answer, and nothing else.
+
+A finding is in it when three things hold: its rule gave no false alarm in the healthy runs of
+`benchmarks/results/false_alarms.json`, the answer cannot make a healthy training worse than to lose some updates, and
+no person has to decide what was meant. Wiring, data and settings that are wrong stay wrong after any answer, so they
+are told and left to you.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from trimtab.actions._action import Action
+from trimtab.actions.lower_learning_rate import LowerLearningRate
+from trimtab.actions.notify import Notify
+from trimtab.actions.roll_back import RollBack
+from trimtab.actions.skip_step import SkipStep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Safe:
+    """One row: what answers a finding, how often, and when.
+
+    Attributes:
+        code: the finding.
+        actions: done in this order, each with a budget of its own (`at_most`).
+        confirm: so many judgements in a row open the finding, in a run that answers it; None leaves the rule's own.
+        because: why this is the right answer, in one sentence.
+    """
+
+    code: str
+    actions: tuple[Action, ...]
+    confirm: int | None = None
+    because: str
+
+
+_SKIP = (SkipStep(), RollBack(when="weights lost"))
+_BACK_AND_SLOWER = (RollBack(), LowerLearningRate(factor=0.3, steps=50, ramp=50))
+
+SAFE: tuple[Safe, ...] = (
+    Safe(
+        code="loss-not-finite",
+        actions=_SKIP,
+        because="an update without it costs nothing and one with it costs all weights; where they are lost already, "
+        "only an earlier state helps",
+    ),
+    Safe(
+        code="gradient-not-finite",
+        actions=_SKIP,
+        because="the same, for a loss that is finite and a backward pass that is not",
+    ),
+    Safe(
+        code="gradient-exploding",
+        actions=_BACK_AND_SLOWER,
+        because="what was learned is lost within a few updates, and the same rate would lose it again",
+    ),
+    Safe(
+        code="update-too-large",
+        actions=_BACK_AND_SLOWER,
+        confirm=3,
+        because="each update washes away what the ones before have taught; a rate that was raised by mistake goes back",
+    ),
+    Safe(
+        code="loss-diverging",
+        actions=_BACK_AND_SLOWER,
+        confirm=2,
+        because="the training goes backwards and seldom turns by itself",
+    ),
+    Safe(
+        code="loss-spike",
+        actions=(RollBack(),),
+        because="one batch has moved the weights far; the state before it is some updates old and whole",
+    ),
+    Safe(
+        code="moments-poisoned",
+        actions=(RollBack(),),
+        because="the optimizer would need a thousand updates to forget; the state before the jump is some updates old",
+    ),
+    Safe(
+        code="logged-loss-not-finite",
+        actions=(Notify(),),
+        because="the training goes well and only the number is broken, so nothing may touch it",
+    ),
+)
+
+
+def policy() -> dict[str, tuple[Action, ...]]:
+    """Return the table as a mapping for `respond`, to be changed and added to: `{**policy(), "loss-spike": Stop()}`."""
+    return {row.code: row.actions for row in SAFE}
+
+
+def confirmations(respond: Mapping[str, object]) -> dict[str, int]:
+    """Return code -> `confirm` for the findings that a policy answers as this table does."""
+    return {row.code: row.confirm for row in SAFE if row.confirm is not None and respond.get(row.code) == row.actions}
