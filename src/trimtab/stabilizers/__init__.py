@@ -19,9 +19,13 @@ from trimtab.stabilizers.anti_collapse import (
     spread_across_tasks,
     usage_weighted_cosine,
 )
+from trimtab.stabilizers.curriculum import Competence, Curriculum, Stage
+from trimtab.stabilizers.learning_rate import LearningRate
+from trimtab.stabilizers.module_schedule import ModuleSchedule, NoEffect, Phase, parameter_groups
 from trimtab.stabilizers.rescale_norm import NormStats, NormSummary, norm_excess_penalty, rescale_norm
 from trimtab.stabilizers.shift_invariant_logits import shift_invariant_logits
 from trimtab.stabilizers.soft_clamp import soft_clamp
+from trimtab.stabilizers.staged_escalation import HealthGate, Knob, Look, StagedEscalation
 
 STABILIZERS: tuple[Callable[..., Any], ...] = (
     rescale_norm,
@@ -37,18 +41,34 @@ STABILIZERS: tuple[Callable[..., Any], ...] = (
     saturation_hinge,
     spread_across_tasks,
     free_bits,
+    StagedEscalation,
+    LearningRate,
+    ModuleSchedule,
+    Curriculum,
 )
 
 __all__ = [
     "STABILIZERS",
+    "Competence",
+    "Curriculum",
+    "HealthGate",
+    "Knob",
+    "LearningRate",
+    "Look",
+    "ModuleSchedule",
+    "NoEffect",
     "NormStats",
     "NormSummary",
+    "Phase",
+    "Stage",
+    "StagedEscalation",
     "entropy_floor",
     "free_bits",
     "norm_excess_penalty",
     "normalised_entropy",
     "orthogonality_penalty",
     "orthogonality_projection",
+    "parameter_groups",
     "rescale_norm",
     "saturation_hinge",
     "shift_invariant_logits",

@@ -76,7 +76,8 @@ class HealthGate:
         severity: from where on a finding of these rules counts.
         others: from where on a finding of any other rule counts; None: never.
         fresh: signal -> so many updates old it may be. A metric that is no longer recorded makes the answer unknown,
-            for the rule that read it once has nothing new to say.
+            for the rule that read it once has nothing new to say. Rows of a calm run are handed on together, so that
+            may be seen 32 updates late.
 
     A finding of these rules that was lowered to info by an announced escalation or curriculum counts as well.
 

@@ -124,7 +124,7 @@ class Curriculum:
         """How many examples may be met now."""
         if isinstance(self.pacing, Competence):
             share = self.pacing.share(self._counter.done / self._counter.steps)
-            hardest = self._sorted[max(math.ceil(share * len(self._sorted)), 1) - 1]
+            hardest = self._sorted[max(math.ceil(share * len(self._sorted) - 1e-9), 1) - 1]
         else:
             hardest = self.pacing[self.stage].at_most
         return int(np.searchsorted(self._sorted, hardest, side="right"))

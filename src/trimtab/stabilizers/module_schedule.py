@@ -6,6 +6,7 @@ import fnmatch
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -45,7 +46,7 @@ class Phase:
 
 
 def parameter_groups(model: nn.Module, patterns: Sequence[str], **defaults: Any) -> list[dict[str, Any]]:
-    """Return groups for an optimizer, one for each pattern and one for what is left, so that phases can tell them apart.
+    """Return groups for an optimizer that phases can tell apart: one for each pattern, one for what is left.
 
     Args:
         model: whose parameters are grouped; each goes to the first pattern that matches it.
@@ -115,7 +116,7 @@ class ModuleSchedule:
         excused_for: int = 0,
     ):
         begins = [phase.begins for phase in phases]
-        if not begins or begins[0] != 0 or any(a >= b for a, b in zip(begins, begins[1:], strict=False)):
+        if not begins or begins[0] != 0 or any(a >= b for a, b in pairwise(begins)):
             raise UserError(f"ModuleSchedule: phases begin at {begins}; expected 0 first, and each later than the last")
         if rate is not None and rate.optimizer is not optimizer:
             raise UserError("ModuleSchedule: rate writes another optimizer; hand over the LearningRate of this one")

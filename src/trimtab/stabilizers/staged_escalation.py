@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from trimtab.errors import UserError
-from trimtab.stabilizers._health import Gate, Look
+from trimtab.stabilizers._health import Gate, HealthGate, Look
 from trimtab.stabilizers._progress import Notes, Progress
+
+__all__ = ["Gate", "HealthGate", "Knob", "Look", "StagedEscalation"]
 
 SCHEDULES: Mapping[str, Callable[[float], float]] = {
     "linear": lambda part: part,
@@ -253,7 +255,7 @@ class StagedEscalation:
             wrote = self._written[knob.name]
             if found is None or found == wrote or _same_single(found, wrote):
                 continue
-            text = f"knob {knob.name!r} is {found!r} where {wrote!r} was written: somebody else writes it too"
+            text = f"knob {knob.name!r} is {found:g} where {wrote:g} was written: somebody else writes it too"
             if self.on_foreign == "raise":
                 raise UserError(
                     f"StagedEscalation: {text}. Leave it to one writer, or give on_foreign='assert again' to overwrite "
