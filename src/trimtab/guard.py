@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from trimtab import attach, console, discover
+from trimtab.actions import safe
 from trimtab.answering import Answering
 from trimtab.checkpoint.snapshots import Ring
 from trimtab.config import project_of
@@ -76,7 +77,7 @@ class Guard:
         settings: further facts by which runs are compared (command-line arguments, for instance), or a function that
             returns them once the training has begun.
         respond: finding code (or "*") -> an Action, or several that are done in order. Nothing acts unasked: the
-            default only observes.
+            default only observes. "safe" is the table in `trimtab.actions.safe`.
         state: further parts of the training that a rollback puts back, by name: anything with `state_dict` and
             `load_state_dict`, generators, and the position in the data. Schedulers and a GradScaler are found.
         snapshots: how often moments to go back to are kept, and how many; only where an action goes back.
@@ -112,7 +113,7 @@ class Guard:
         seed: int | None = None,
         config: Mapping[str, Any] | None = None,
         settings: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
-        respond: Policy | None = None,
+        respond: Policy | Literal["safe"] | None = None,
         state: Mapping[str, Any] | None = None,
         snapshots: Ring | None = RING,
         detectors: Sequence[Detector] | None = None,
@@ -137,6 +138,7 @@ class Guard:
         if wanted:
             rules = tuple(replace(d, milestones=wanted) if isinstance(d, MilestoneMissed) else d for d in rules)
         self._codes = [rule.code for rule in rules]
+        respond, rules = _answered(respond, rules)
         ignores = [self._checked(Ignore.parse(one) if isinstance(one, str) else one) for one in ignore]
         project_says.check({*known, *self._codes})
         ignores += [Ignore(code=r.code, subject=r.subject, because=r.because) for r in project_says.ignore]
@@ -156,7 +158,7 @@ class Guard:
                     "detectors": {rule.code: fields_of(rule) for rule in rules},
                     "every": every,
                     "overhead": overhead,
-                    "respond": {code: _described(given) for code, given in (respond or {}).items()},
+                    "respond": {code: _described(given) for code, given in respond.items()},
                     "ignore": [{"rule": str(r), "because": r.because} if r.because else str(r) for r in ignores],
                     "pyproject": project_says.path,
                 },
@@ -599,6 +601,22 @@ class Guard:
     def _at_exit(self) -> None:
         error = getattr(sys, "last_value", None)
         self.close(*ending(error if error is not self._last_value else None))
+
+
+def _answered(
+    respond: Policy | Literal["safe"] | None, rules: Sequence[Detector]
+) -> tuple[Policy, tuple[Detector, ...]]:
+    """Return the policy, and the rules with as many confirmations as the safe table asks for where it answers."""
+    if isinstance(respond, str):
+        if respond != "safe":
+            raise UserError(f"respond={respond!r}; expected 'safe', or a mapping from finding codes to actions")
+        there = {rule.code for rule in rules}
+        respond = {code: actions for code, actions in safe.policy().items() if code in there}
+    confirm = safe.confirmations(respond or {})
+    return respond or {}, tuple(
+        replace(rule, confirm=confirm[rule.code]) if rule.code in confirm else rule  # type: ignore[type-var]
+        for rule in rules
+    )
 
 
 def _described(given: Any) -> Any:
