@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from trimtab.stabilizers._heads import Layout
+from trimtab.stabilizers.activation_clamp import ActivationClamp, Baseline, VarianceClamp
 from trimtab.stabilizers.anti_collapse import (
     entropy_floor,
     free_bits,
@@ -20,8 +22,10 @@ from trimtab.stabilizers.anti_collapse import (
     usage_weighted_cosine,
 )
 from trimtab.stabilizers.curriculum import Competence, Curriculum, Stage
+from trimtab.stabilizers.freeze_heads import FreezeHeads
 from trimtab.stabilizers.learning_rate import LearningRate
 from trimtab.stabilizers.module_schedule import ModuleSchedule, NoEffect, Phase, parameter_groups
+from trimtab.stabilizers.noise import Noise
 from trimtab.stabilizers.rescale_norm import NormStats, NormSummary, norm_excess_penalty, rescale_norm
 from trimtab.stabilizers.shift_invariant_logits import shift_invariant_logits
 from trimtab.stabilizers.soft_clamp import soft_clamp
@@ -41,6 +45,10 @@ STABILIZERS: tuple[Callable[..., Any], ...] = (
     saturation_hinge,
     spread_across_tasks,
     free_bits,
+    ActivationClamp,
+    VarianceClamp,
+    FreezeHeads,
+    Noise,
     StagedEscalation,
     LearningRate,
     ModuleSchedule,
@@ -49,19 +57,25 @@ STABILIZERS: tuple[Callable[..., Any], ...] = (
 
 __all__ = [
     "STABILIZERS",
+    "ActivationClamp",
+    "Baseline",
     "Competence",
     "Curriculum",
+    "FreezeHeads",
     "HealthGate",
     "Knob",
+    "Layout",
     "LearningRate",
     "Look",
     "ModuleSchedule",
     "NoEffect",
+    "Noise",
     "NormStats",
     "NormSummary",
     "Phase",
     "Stage",
     "StagedEscalation",
+    "VarianceClamp",
     "entropy_floor",
     "free_bits",
     "norm_excess_penalty",

@@ -157,8 +157,8 @@ def orthogonality_projection(content: torch.Tensor, slots: torch.Tensor) -> torc
         sizes, basis = torch.linalg.svd(wide, full_matrices=False)[1:]
         noise = sizes[..., :1] * (torch.finfo(wide.dtype).eps * max(wide.shape[-2:]))
         basis = (basis * (sizes > noise).unsqueeze(-1)).to(content.dtype)
-    along: torch.Tensor = content @ basis.mT
-    return content - along @ basis
+    left: torch.Tensor = content - (content @ basis.mT) @ basis
+    return left
 
 
 def orthogonality_penalty(
