@@ -41,13 +41,16 @@ class Training:
     Attributes:
         model: the module whose weights are trained.
         optimizers: stream name -> optimizer; "main" when there is only one.
-        batches: endless iterator of batches, seeded.
+        batches: endless iterator of batches, seeded; one with `state_dict` and `load_state_dict`, such as
+            `trimtab.batches.Batches`, can be stored in checkpoints and gone on with.
         loss: (model, batch) -> scalar tensor with a graph.
         evaluate: () -> metric -> number, on held-out data, without gradients; called every `evaluate_every` updates.
         better: metric -> "higher" or "lower".
         steps: how many updates the run takes.
         clip: global gradient norm to clip to, or None.
         schedule: called after each update with its index; moves the learning rate, or None.
+        parts: what else changes while it trains, by name: schedulers, averages, generators, anything with
+            `state_dict` and `load_state_dict`. They go into checkpoints; what is not named here does not.
     """
 
     model: nn.Module
@@ -60,6 +63,7 @@ class Training:
     evaluate_every: int
     clip: float | None = None
     schedule: Callable[[int], None] | None = None
+    parts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from trimtab import config as settings
 from trimtab.detectors import DETECTORS
 from trimtab.errors import RunError, TrainingStopped, UserError, nearest
 from trimtab.guard import Guard
+from trimtab.resume import KEEP, Keeper, check_same, config_of, keeper_of, own_random_numbers, run_to_resume, seed_of
 from trimtab.run import Run
 from trimtab.system import System, Training, find_system
 
@@ -31,71 +32,101 @@ Progress = Callable[[int, int, float], None]
 
 
 def train(
-    system: System | str,
+    system: System | str | None = None,
     *,
-    preset: str = "tiny",
+    preset: str | None = None,
     fault: str | None = None,
     config_file: str | Path | None = None,
     overrides: Sequence[str] = (),
-    seed: int = 0,
+    seed: int | None = None,
     root: str | Path | None = None,
     name: str | None = None,
     respond: Mapping[str, Action] | None = None,
     progress: Progress | None = None,
     guard_options: Mapping[str, Any] | None = None,
+    resume: Run | str | Path | None = None,
+    checkpoint_every: int | None = None,
+    keep: int = KEEP,
 ) -> Run:
     """Train a System once and return its Run; a training that a response stops ends here too, without an error.
 
     Args:
-        system: a System, or the name of an installed one.
-        preset: which of its configurations to start from.
+        system: a System, or the name of an installed one; None only to resume a run, which says what it trained.
+        preset: which of its configurations to start from; "tiny" when None.
         fault: a known way to break it, added last.
         config_file: a YAML file of settings that differ from the preset.
         overrides: further settings, each as "key=value".
-        seed: of the weights, the data and every random number that the training draws.
+        seed: of the weights, the data and every random number that the training draws; 0 when None.
         root: where the run folder goes; TRIMTAB_RUNS or ./runs when None.
         name: of the run; by default system, preset and fault.
         respond: finding code -> Action; without it the Guard only observes.
         progress: told after each update; reading the loss costs one device sync.
         guard_options: further keyword arguments of the Guard.
+        resume: a run that ended early, to go on with in the same folder: a Run, its folder, the beginning of its id, or
+            "last". Settings that are given must be those of the run.
+        checkpoint_every: updates between two checkpoints, 0 for none. None makes one before the first update and about
+            ten more, where the batches can be stored.
+        keep: so many of the newest checkpoints are kept, and the newest good one.
 
     Raises:
-        UserError: an unknown system, preset, fault or setting, a setting that the fault would replace, or a run
-            folder that cannot be made.
+        UserError: an unknown system, preset, fault or setting, a setting that the fault would replace, a run folder
+            that cannot be made, or a run that cannot be gone on with.
     """
+    earlier = None if resume is None else run_to_resume(resume, root)
+    if system is None:
+        if earlier is None:
+            raise UserError("train: no system was given; name one, or a run to resume")
+        system = earlier.facts.system
     system = find_system(system) if isinstance(system, str) else system
-    config = resolve(system, preset=preset, fault=fault, config_file=config_file, overrides=overrides)
-    with torch.random.fork_rng(devices=[]):  # what the training draws is its own affair
-        torch.manual_seed(seed)
+    if earlier is None:
+        config = resolve(system, preset=preset, fault=fault, config_file=config_file, overrides=overrides)
+    else:
+        config, stored = config_of(earlier, system), earlier.settings()
+        anything = preset or fault or config_file or overrides
+        preset, fault = preset or stored.get("preset"), fault or stored.get("fault") or None
+        if anything:
+            same = resolve(system, preset=preset, fault=fault, config_file=config_file, overrides=overrides)
+            check_same(earlier, same)
+        seed = seed_of(earlier, seed)
+    seed = seed or 0
+    words = (system.name, preset or "tiny", fault)
+    with own_random_numbers(seed):
         training = system.build(config, seed)
+        keeper = keeper_of(training, checkpoint_every, keep, must=earlier is not None)
+        again = keeper.put_back(earlier) if keeper is not None and earlier is not None else None
         guard = Guard(
             model=training.model,
             optimizer=training.optimizers,
             root=root,
-            name=name or "-".join(part for part in (system.name, preset, fault) if part),
+            name=name or "-".join(part for part in words if part),
             system=system.name,
             seed=seed,
             config=settings.as_dict(config),
-            settings={"preset": preset, "fault": fault or ""},
+            settings={"preset": preset or "tiny", "fault": fault or ""},
             respond=respond,
             milestones=system.milestones(config),
+            again=again,
             **{"detectors": (*DETECTORS, *system.detectors), **(guard_options or {})},
         )
         try:
             with guard:
-                loop(training, guard, progress)
+                loop(training, guard, progress, keeper)
         except TrainingStopped as stopped:
             log.warning("the training was stopped: %s", stopped)
+        finally:
+            if keeper is not None:
+                keeper.close()
     if guard.run_path is None:
         raise RunError("the training ran, but no run folder could be made for it; see the warning above, or give root=")
     return Run(guard.run_path)
 
 
-def loop(training: Training, guard: Guard, progress: Progress | None = None) -> None:
-    """Take every planned update, evaluating on the way and at the end."""
+def loop(training: Training, guard: Guard, progress: Progress | None = None, keeper: Keeper | None = None) -> None:
+    """Take every planned update that was not taken yet, evaluating on the way and at the end."""
     model, optimizers = training.model, training.optimizers.values()
     model.train()
-    for step in range(training.steps):
+    first = 0 if keeper is None else keeper.begin(guard)
+    for step in range(first, training.steps):
         batch = next(training.batches)
         loss = training.loss(model, batch)
         loss.backward()
@@ -111,6 +142,8 @@ def loop(training: Training, guard: Guard, progress: Progress | None = None) -> 
         done = step + 1
         if done % training.evaluate_every == 0 or done == training.steps:
             guard.record(split="validation", better=training.better, **training.evaluate())
+        if keeper is not None:
+            keeper.after(done, guard)
         if progress is not None:
             progress(done, training.steps, loss.item())
 
@@ -118,7 +151,7 @@ def loop(training: Training, guard: Guard, progress: Progress | None = None) -> 
 def resolve(
     system: System,
     *,
-    preset: str = "tiny",
+    preset: str | None = None,
     fault: str | None = None,
     config_file: str | Path | None = None,
     overrides: Sequence[str] = (),
@@ -128,6 +161,7 @@ def resolve(
     Raises:
         UserError: an unknown preset, fault or setting, or a setting that the fault would replace.
     """
+    preset = preset or "tiny"
     if preset not in system.presets:
         known = ", ".join(sorted(system.presets))
         raise UserError(

@@ -5,9 +5,9 @@ stands in its pyproject.toml (`project.py`). A key that the dataclass does not h
 one it has, and so is a value of the wrong type.
 """
 
-from trimtab.config.load import load
+from trimtab.config.load import load, of_dict
 from trimtab.config.plain import as_dict, to_yaml
 from trimtab.config.plugin import load_object
 from trimtab.config.project import LeftOut, Project, find_project, project_of
 
-__all__ = ["LeftOut", "Project", "as_dict", "find_project", "load", "load_object", "project_of", "to_yaml"]
+__all__ = ["LeftOut", "Project", "as_dict", "find_project", "load", "load_object", "of_dict", "project_of", "to_yaml"]

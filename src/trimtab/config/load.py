@@ -53,6 +53,21 @@ def load(config: Any, file: Path | str | None = None, overrides: Sequence[str] =
     return build(kind, now, [(one.key.split("."), one) for one in given], "")
 
 
+def of_dict(config: Any, values: Mapping[str, Any], where: str) -> Any:
+    """Return a configuration with plain values, as `as_dict` gave them, in place of those of `config`.
+
+    Args:
+        config: an instance of a frozen dataclass.
+        values: nested like the dataclass.
+        where: where they stand, for messages.
+
+    Raises:
+        ConfigError: an unknown key or a wrong type.
+    """
+    given = [one for name, value in values.items() for one in flat(name, value, where)]
+    return build(type(config), config, [(one.key.split("."), one) for one in given], "")
+
+
 def build(kind: Any, now: Any, given: Sequence[_Path], above: str) -> Any:
     """Return an instance of the dataclass `kind`: the values of `now` (or the defaults) and what was given for it."""
     types_of = _types_of(kind)

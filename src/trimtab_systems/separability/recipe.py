@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import count
 from typing import get_args
 
 import torch
 from torch import nn
 
+from trimtab.batches import NumberedBatches
 from trimtab.errors import ConfigError
 from trimtab.milestone import Milestone
 from trimtab.system import System, Training
@@ -152,7 +152,7 @@ def build(config: Config, seed: int) -> Training:
     return Training(
         model=model,
         optimizers={"main": optimizer},
-        batches=_training_rows(config, seed),
+        batches=NumberedBatches(lambda index: _rows(config, seed, "train", index, config.batch)),
         loss=_loss,
         evaluate=evaluate,
         better={"accuracy": "higher", "loss": "lower"},
@@ -165,10 +165,6 @@ def build(config: Config, seed: int) -> Training:
 
 def _loss(model: nn.Module, batch: Batch) -> torch.Tensor:
     return next_token_loss(model(batch.inputs), batch.targets)
-
-
-def _training_rows(config: Config, seed: int) -> Iterator[Batch]:
-    return (_rows(config, seed, "train", index, config.batch) for index in count())
 
 
 def _rows(config: Config, seed: int, split: Split, index: int, rows: int) -> Batch:
