@@ -19,6 +19,7 @@ from trimtab.judge import Judge
 from trimtab.levers import Levers
 from trimtab.live import Live, fill
 from trimtab.measure import Measure
+from trimtab.patience import Patience
 from trimtab.records import Finding, Severity
 from trimtab.respond import Answer, Policy, Respond
 from trimtab.trace import Trace
@@ -88,6 +89,11 @@ class Answering:
         if self.levers.snapshots is not None:
             self._refresh()
             self._snapshot(self.levers.snapshots.recorded, values, self._measure.streams)
+
+    def keep_best(self, patience: Patience) -> None:
+        """Keep the moment at which the metric of a patience was best."""
+        if self.levers.snapshots is not None:
+            self.levers.snapshots.watch_best(patience.metric, patience.better, patience.min_delta)
 
     def answers(self, live: Live | None) -> Iterator[Answer]:
         """Answer what is due at this update; without one, everything that waits.

@@ -24,11 +24,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from trimtab import attach, console, discover
-from trimtab.actions import safe
+from trimtab.actions import EarlyStop, safe
 from trimtab.answering import Answering
 from trimtab.checkpoint.snapshots import Ring
 from trimtab.config import project_of
-from trimtab.detectors import DETECTORS, MilestoneMissed
+from trimtab.detectors import DETECTORS, MilestoneMissed, PatienceSpent
 from trimtab.errors import TrainingStopped, UserError, nearest
 from trimtab.folder import Again, Folder, ending
 from trimtab.handed_over import fields_of, models_of, optimizers_of, value_of
@@ -37,6 +37,7 @@ from trimtab.live import Live, Sensor
 from trimtab.measure import Measure
 from trimtab.milestone import Milestone
 from trimtab.overhear import EVALUATION, Overheard
+from trimtab.patience import Patience
 from trimtab.records import Finding, Note, Outcome, Severity, Signal, Value
 from trimtab.respond import Answer, Policy
 from trimtab.sensors import SENSORS
@@ -81,6 +82,8 @@ class Guard:
         state: further parts of the training that a rollback puts back, by name: anything with `state_dict` and
             `load_state_dict`, generators, and the position in the data. Schedulers and a GradScaler are found.
         snapshots: how often moments to go back to are kept, and how many; only where an action goes back.
+        early_stop: stop when a metric was not better for so long, with the weights of its best step; without a
+            patience of its own the rule `patience-spent` judges nothing.
         detectors, sensors: the rules and quantities to use; the catalogues when None.
         milestones: declared checks, judged by `milestone-missed`.
         ignore: finding codes ("code" or "code@subject") to leave out; counted and listed in the report.
@@ -116,6 +119,7 @@ class Guard:
         respond: Policy | Literal["safe"] | None = None,
         state: Mapping[str, Any] | None = None,
         snapshots: Ring | None = RING,
+        early_stop: Patience | None = None,
         detectors: Sequence[Detector] | None = None,
         sensors: Sequence[Sensor] | None = None,
         milestones: Iterable[Milestone] = (),
@@ -137,8 +141,10 @@ class Guard:
         wanted = tuple(milestones)
         if wanted:
             rules = tuple(replace(d, milestones=wanted) if isinstance(d, MilestoneMissed) else d for d in rules)
+        if early_stop is not None:
+            rules = tuple(replace(d, patience=early_stop) if isinstance(d, PatienceSpent) else d for d in rules)
         self._codes = [rule.code for rule in rules]
-        respond, rules = _answered(respond, rules)
+        respond, rules = _answered(respond, rules, early_stop)
         ignores = [self._checked(Ignore.parse(one) if isinstance(one, str) else one) for one in ignore]
         project_says.check({*known, *self._codes})
         ignores += [Ignore(code=r.code, subject=r.subject, because=r.because) for r in project_says.ignore]
@@ -190,6 +196,8 @@ class Guard:
                 respond, self._codes, self.measure, self.judge, self.history.traces, parts=state or {}, ring=snapshots,
                 on_failure=lambda part, error: self._on_failure(part, error, self._step()),
             )  # fmt: skip
+            if early_stop is not None:
+                self._answering.keep_best(early_stop)
         self.backward_begins = self.measure.backward_begins
         self.backward_ended = self.measure.backward_ended
         self.clipping = self.measure.clipping
@@ -323,6 +331,8 @@ class Guard:
         """End the run: hand on what is still waiting, say how it ended, restore torch. Safe to call twice."""
         if self._closed or os.getpid() != self._pid:  # a forked child inherits the object but not the run
             return
+        if self._stopping is not None and status == "finished":  # the loop has caught it
+            status, how = ending(self._stopping)
         if self.measure.update:
             self._safely("close", self._hear)
         self._safely("close", self.measure.flush)
@@ -416,6 +426,8 @@ class Guard:
             self._tell(Note(kind="metric", step=self._step(), text=EVALUATION, facts={"better": "lower"}))
         if heard:
             self._own_row(heard)
+            if self._answering is not None:
+                self._answering.record(heard)
 
     def broke(self, where: str, error: Exception) -> None:
         """Take in that Trimtab itself failed; `attach` has already let go of the training."""
@@ -604,7 +616,7 @@ class Guard:
 
 
 def _answered(
-    respond: Policy | Literal["safe"] | None, rules: Sequence[Detector]
+    respond: Policy | Literal["safe"] | None, rules: Sequence[Detector], early_stop: Patience | None
 ) -> tuple[Policy, tuple[Detector, ...]]:
     """Return the policy, and the rules with as many confirmations as the safe table asks for where it answers."""
     if isinstance(respond, str):
@@ -612,6 +624,8 @@ def _answered(
             raise UserError(f"respond={respond!r}; expected 'safe', or a mapping from finding codes to actions")
         there = {rule.code for rule in rules}
         respond = {code: actions for code, actions in safe.policy().items() if code in there}
+    if early_stop is not None:
+        respond = {PatienceSpent.code: EarlyStop(), **(respond or {})}
     confirm = safe.confirmations(respond or {})
     return respond or {}, tuple(
         replace(rule, confirm=confirm[rule.code]) if rule.code in confirm else rule  # type: ignore[type-var]
