@@ -157,35 +157,42 @@ def _moved(wanted: Shapes, offered: Shapes, stored: DescribedModel, present: Des
     if len(wanted) * len(offered) > MOST_PAIRS:
         return found
     left, right = dict(offered), dict(wanted)
+    everything = [name for name, one in stored.tensors.items() if one.persistent]
     while left and right:
-        by_suffix: dict[tuple[str, ...], list[str]] = defaultdict(list)
-        for name in right:
-            parts = name.split(".")
-            for length in range(1, len(parts) + 1):
-                by_suffix[tuple(parts[-length:])].append(name)
-        counts: dict[tuple[str, str], int] = defaultdict(int)
-        for name, shape in left.items():
-            parts = name.split(".")
-            for length in range(1, len(parts) + 1):
-                for other in by_suffix.get(tuple(parts[-length:]), ()):
-                    if right[other] == shape:
-                        counts[".".join(parts[:-length]), other.rpartition(".".join(parts[-length:]))[0].rstrip(".")] += 1
-        below = {prefix: sum(1 for name in left if _under(name, prefix)) for prefix, _ in counts}
+        counts = _counts(left, right)
+        below = {old: sum(1 for name in left if _under(name, old)) for old, _ in counts}
         whole = [pair for pair, count in counts.items() if count == below[pair[0]] and pair[0] != pair[1]]
         if not whole:
             break
         old, new = max(whole, key=lambda pair: (counts[pair], -len(pair[0]) - len(pair[1])))
-        why = WRAPPERS.get(old) if not new else None
-        why = why or (f"is {old!r} called {new!r} now?" if old and new else "was it saved from a part of a model?")
-        for name in [name for name in left if _under(name, old)]:
-            rest = name[len(old) :].lstrip(".")
-            other = _join(new, rest)
-            found.append(
-                Rename(stored=name, present=other, why=why, pattern=(_join(old, "*"), _join(new, "*")))
-            )  # fmt: skip
+        why = (WRAPPERS.get(old) if not new else None) or (
+            f"is {old!r} called {new!r} now?" if old and new else "was one saved inside another module?"
+        )
+        moved = [(name, _join(new, name[len(old) :].lstrip("."))) for name in left if _under(name, old)]
+        alone = len(moved) == sum(1 for name in everything if _under(name, old))
+        for name, other in moved:
+            pattern = (_join(old, "*"), _join(new, "*")) if alone else (name, other)
+            found.append(Rename(stored=name, present=other, why=why, pattern=pattern))
             del left[name]
             right.pop(other, None)
     return found
+
+
+def _counts(left: Shapes, right: Shapes) -> dict[tuple[str, str], int]:
+    """Return (old prefix, new prefix) -> how many names agree in what follows, and in shape."""
+    by_suffix: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for name in right:
+        parts = tuple(name.split("."))
+        for length in range(1, len(parts) + 1):
+            by_suffix[parts[-length:]].append(name)
+    counts: dict[tuple[str, str], int] = defaultdict(int)
+    for name, shape in left.items():
+        parts = tuple(name.split("."))
+        for length in range(1, len(parts) + 1):
+            for other in by_suffix.get(parts[-length:], ()):
+                if right[other] == shape:
+                    counts[".".join(parts[:-length]), ".".join(other.split(".")[:-length])] += 1
+    return counts
 
 
 def _leaves(wanted: Shapes, offered: Shapes, stored: DescribedModel, present: DescribedModel) -> list[Rename]:

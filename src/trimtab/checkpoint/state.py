@@ -148,7 +148,7 @@ class TrainingState:
             copies += _onto_model(name, model, captured.tensors)
             extra = unflatten(captured.plain["models"][name], captured.tensors)
             if extra:
-                actions.append(lambda model=model, extra=extra: _put_extra_state(model, extra))  # type: ignore[misc]
+                actions.append(lambda model=model, extra=extra: put_extra_state(model, extra))  # type: ignore[misc]
             restored.append(name)
         names = self.parameter_names()
         for name, optimizer in self.optimizers.items():
@@ -297,7 +297,8 @@ def _extra_state(model: nn.Module) -> dict[str, Any]:
     }
 
 
-def _put_extra_state(model: nn.Module, extra: Mapping[str, Any]) -> None:
+def put_extra_state(model: nn.Module, extra: Mapping[str, Any]) -> None:
+    """Give modules what they keep beside their tensors, by the name of the module."""
     modules = dict(unwrapped(model).named_modules())
     for name, state in extra.items():
         modules[name].set_extra_state(state)
