@@ -118,6 +118,7 @@ class Training:
     `loss` is what the loop differentiates; `evaluate` measures with its own, right formulas and draws nothing random.
     `middle` and `head` name modules with a tensor output: one inside the network, and the last one. What a user would
     tell an observer: `announcements` and `ceilings` at their step, and `told`, called between backward and step.
+    `parts` are what a user would name as further state, beside model, optimizers and schedules.
     """
 
     seed: int
@@ -139,6 +140,7 @@ class Training:
     update: Callable[["Training"], float] = ordinary_update
     announcements: tuple[Announcement, ...] = ()
     ceilings: tuple[Ceiling, ...] = ()
+    parts: dict[str, Any] = field(default_factory=dict)
     told: Callable[[Observer], None] | None = None
     observer: Observer | None = None
     step: int = 0

@@ -1,0 +1,302 @@
+"""Whether a training that went wrong comes back: its final metric over the clean run's, with and without an answer.
+
+    pip install -e .[peers] -c constraints.txt      # lightning, stabilityguard, zclip; what is not there is left out
+    python -m benchmarks.recovery                   # the whole report, resumable
+    python -m benchmarks.recovery --tune --only bad-batch
+
+Arms of each fault, family and seed: clean (the fault never comes), unaided, safe (`Guard(respond="safe")`), and each of
+the tools in `peers.acting`. The share of a run is (metric - chance) / (clean metric - chance), at least 0; a run that
+was ended by an error or a stop has 0, unless the stop put weights back that were good. A fault counts when the median
+unaided share is below 0.95 in each of its families; it is recovered when the median share is at least 0.95 in each.
+These definitions were written before the report seeds were run; faults, strengths and the safe table were chosen on
+seeds 100 to 104.
+
+Healthy kinds: the first twelve of the list of healthy-but-tricky kinds, bare and under `respond="safe"`: the ratio of
+the final target metrics (turned round where lower is better), and whether the weights are the same bit for bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import logging
+import math
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.cases.recoverable import RECOVERABLE, RECOVERED, Recoverable, best, chance, share
+from benchmarks.cases.training import Metrics, Ran, Training, run
+from benchmarks.peers.acting import ACTING, SUPERVISED
+from benchmarks.peers.side_by_side import Nobody
+from benchmarks.stored import store, wilson
+from benchmarks.watching import KINDS, Job, arguments, forget, perform_all, seeds_for
+from trimtab import Guard
+from trimtab.patience import Patience
+
+COMMAND = "python -m benchmarks.recovery"
+CASES: dict[str, Recoverable] = {case.name: case for case in RECOVERABLE}
+TRICKY = (
+    "warm-up-bump", "cosine-restarts", "gan", "reinforce", "batch-of-two", "curriculum-announced", "sparse-gradients",
+    "idle-experts", "strong-dropout", "late-insight", "loss-scale-search", "loss-near-zero",
+)  # fmt: skip
+"""The healthy kinds H1 to H12."""
+T_OF_5 = 2.776
+"""Student's t for a 95 % interval of the mean of five."""
+PEERS = {peer.name: peer for peer in (*ACTING, SUPERVISED)}
+ARMS = ("unaided", "safe", *PEERS)
+
+Told = dict[str, Any]
+
+
+def weights_of(training: Training) -> str:
+    """Return a checksum of every tensor of the model."""
+    digest = hashlib.sha256()
+    for name, tensor in training.model.state_dict().items():
+        digest.update(name.encode() + tensor.detach().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def go(training: Training, **running: Any) -> tuple[Ran | None, Metrics, str]:
+    """Run a training; return what it left, its metrics at the end, and which error ended it, if one did."""
+    try:
+        ran = run(training, **running)
+    except Exception as error:  # noqa: BLE001 - a training that ends early is one of the results
+        training.model.eval()
+        with torch.no_grad():
+            return None, training.evaluate(), f"{type(error).__name__}: {error}"[:160]
+    return ran, ran.final, ""
+
+
+def guarded(training: Training, patience: int | None, **guarding: Any) -> tuple[Metrics, str, Told]:
+    """Run a training under a Guard; return its metrics at the end, what ended it, and what the Guard did."""
+    target = training.target
+    better: dict[str, Any] = {"loss": "lower", target.metric: target.better}
+    metric = f"{target.split}/{target.metric}"
+    if patience is not None and "respond" in guarding:
+        guarding["early_stop"] = Patience(metric=metric, better=target.better, patience=patience)
+    with tempfile.TemporaryDirectory() as folder:
+        guard = Guard(
+            Path(folder) / "run", training.model, training.optimizers, state=training.parts, pyproject=False, **guarding
+        )
+
+        def evaluated(step: int, metrics: Mapping[str, float], split: str) -> None:
+            guard.record(split=split, better=better, **metrics)
+
+        with guard:
+            _, metrics, ended = go(training, on_evaluation=evaluated, observer=guard)
+        outcomes = [
+            {"step": o.step, "code": o.code, "action": o.action, "result": o.result, "to": o.to_step,
+             "because": o.because[:120]}
+            for o in guard.outcomes
+        ]  # fmt: skip
+        found = sorted({(e.step, e.code, str(e.severity)) for e in guard.events if getattr(e, "event", "") == "opened"})
+    return metrics, ended, {"outcomes": outcomes, "found": found}
+
+
+def perform_case(job: Job) -> dict[str, Any]:
+    """Run a fault in a family with a seed in every arm."""
+    case = CASES[job.name]
+    result: dict[str, Any] = {"name": job.name, "family": job.family, "seed": job.seed, "arms": {}}
+    training = case.build(job.family, job.seed)
+    target, none = training.target, chance(training)
+    begin = time.process_time()
+    ran, metrics, ended = go(training, observer=Nobody())
+    alone = {"metric": metrics[target.metric], "ended": ended, "cpu_seconds": time.process_time() - begin}
+    if case.peaks:
+        assert ran is not None
+        clean = best(ran.evaluations, training)
+    else:
+        clean = go(case.build(job.family, job.seed, clean=True), observer=Nobody())[1][target.metric]
+    result |= {"metric": target.metric, "clean": clean, "chance": none}
+    for arm in ARMS:
+        forget()
+        if arm == "unaided":
+            result["arms"][arm] = _rated(alone, clean, none)
+            continue
+        if arm in PEERS and PEERS[arm].missing:
+            result["arms"][arm] = {"not_run": PEERS[arm].missing}
+            continue
+        training = case.build(job.family, job.seed)
+        begin = time.process_time()
+        told: Told = {}
+        if arm == "safe":
+            metrics, ended, told = guarded(training, case.patience, respond="safe")
+        else:
+            with _protected(PEERS[arm].protect, training):
+                _, metrics, ended = go(training, observer=Nobody())
+        spent = time.process_time() - begin
+        row = {"metric": metrics[target.metric], "ended": ended, "cpu_seconds": spent, **told}
+        result["arms"][arm] = _rated(row, clean, none)
+    return result
+
+
+@contextlib.contextmanager
+def _protected(protect: Callable[[Training], AbstractContextManager[None]], training: Training) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with protect(training):
+            yield
+
+
+def _rated(row: Told, clean: float, none: float) -> Told:
+    """Add the share of a run, and what it would be if weights at an end that restored nothing counted."""
+    worth = share(row["metric"], clean, none)
+    restored = any(o["action"] == "early-stop" and o["result"] == "done" for o in row.get("outcomes", ()))
+    rounded = {"share": round(worth if not row["ended"] or restored else 0.0, 4), "share_as_it_ended": round(worth, 4)}
+    return {**row, **rounded, "cpu_seconds": round(row["cpu_seconds"], 2)}
+
+
+def perform_healthy(job: Job) -> dict[str, Any]:
+    """Run a healthy kind bare and under `respond="safe"`."""
+    case = KINDS[job.name]
+    bare = case.build(job.seed)
+    _, clean, ended = go(bare, observer=Nobody())
+    assert not ended, ended
+    forget()
+    training = case.build(job.seed)
+    metrics, ended, told = guarded(training, None, respond="safe")
+    target = training.target
+    mine, theirs = metrics[target.metric], clean[target.metric]
+    same = weights_of(training) == weights_of(bare)
+    ratio = 1.0 if same else (mine / theirs if target.better == "higher" else theirs / mine)
+    return {
+        "name": job.name, "family": "", "seed": job.seed, "metric": target.metric, "clean": theirs, "safe": mine,
+        "ratio": 0.0 if ended or not math.isfinite(ratio) else ratio, "same_weights": same, "ended": ended,
+        "outcomes": told["outcomes"],
+    }  # fmt: skip
+
+
+def perform(job: Job) -> dict[str, Any]:
+    """Run one job; what is not finite is written as text."""
+    logging.disable(logging.CRITICAL)
+    result = perform_case(job) if job.family else perform_healthy(job)
+    plain: dict[str, Any] = _finite({**result, "unannounced": False})
+    return plain
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def jobs(seeds: Sequence[int]) -> list[Job]:
+    """Return every fault in each of its families and every healthy kind, with each seed."""
+    faulty = [Job(name=c.name, family=f, seed=s) for c in RECOVERABLE for f in c.families for s in seeds]
+    return faulty + [Job(name=kind, seed=s) for kind in TRICKY for s in seeds]
+
+
+# -- what is made of it ----------------------------------------------------------------------------------------------
+
+
+def median_shares(runs: Sequence[Mapping[str, Any]], arm: str) -> dict[str, dict[str, float]]:
+    """Return fault -> family -> median share of an arm; nothing where the arm did not run."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for result in runs:
+        row = result["arms"][arm]
+        if "share" in row:
+            found.setdefault(result["name"], {}).setdefault(result["family"], []).append(row["share"])
+    return {name: {family: statistics.median(s) for family, s in families.items()} for name, families in found.items()}
+
+
+def figures_of(results: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the figures of faulty and healthy runs."""
+    faulty, healthy = ([r for r in results if bool(r["family"]) == kind] for kind in (True, False))
+    medians = {arm: median_shares(faulty, arm) for arm in ARMS}
+    alone = medians["unaided"]
+    counted = [name for name, families in alone.items() if max(families.values()) < RECOVERED]
+
+    def recovered(arm: str) -> int:
+        return sum(min(medians[arm].get(name, {"": 0.0}).values()) >= RECOVERED for name in counted)
+
+    figures: dict[str, float] = {
+        "faults": len(counted),
+        "recovered": recovered("safe"),
+        "unaided_recovered": recovered("unaided"),
+        "best_peer_recovered": max(recovered(peer.name) for peer in ACTING),
+        "supervised_peer_recovered": recovered(SUPERVISED.name),
+        "fault_runs": sum(r["name"] in counted for r in faulty),
+    }
+    for arm in ARMS:
+        rows = [r["arms"][arm] for r in faulty if r["name"] in counted and "share" in r["arms"][arm]]
+        good = sum(row["share"] >= RECOVERED for row in rows)
+        word = arm.replace("-", "_")
+        if rows:
+            figures[f"{word}_recovered_runs_share"] = good / len(rows)
+            figures[f"{word}_recovered_runs_wilson_lower"] = wilson(good, len(rows))[0]
+    if healthy:
+        fired = [r for r in healthy if any(o["result"] == "done" for o in r["outcomes"])]
+        silent = [r for r in healthy if r not in fired]
+        figures |= {
+            "healthy_runs": len(healthy),
+            "healthy_min_ratio": min(r["ratio"] for r in healthy),
+            "healthy_runs_with_an_action": len(fired),
+            "healthy_silent_bit_identical_share": sum(r["same_weights"] for r in silent) / max(len(silent), 1),
+        }
+    return figures
+
+
+def table_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return for each fault and family what it does, and of each arm median, mean with its 95 % interval, and least."""
+    table: dict[str, Any] = {}
+    for case in RECOVERABLE:
+        rows: dict[str, Any] = {"what": (case.inject.__doc__ or "").partition("\n")[0], "update": case.onset}
+        for family in case.families:
+            chosen = [r for r in runs if (r["name"], r["family"]) == (case.name, family)]
+            arms = {}
+            for arm in ARMS:
+                shares = [r["arms"][arm]["share"] for r in chosen if "share" in r["arms"][arm]]
+                if not shares:
+                    continue
+                half = T_OF_5 * statistics.stdev(shares) / 5**0.5 if len(shares) == 5 else math.inf
+                arms[arm] = {
+                    "median": statistics.median(shares), "mean": round(statistics.fmean(shares), 4),
+                    "interval_half_width": round(half, 4) if math.isfinite(half) else None, "least": min(shares),
+                    "ended": sum(bool(r["arms"][arm]["ended"]) for r in chosen),
+                }  # fmt: skip
+            if arms:
+                rows[family] = arms
+        table[case.name] = rows
+    return table
+
+
+def main() -> None:
+    """Run what is missing, print and store."""
+    options = arguments(argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter))
+    wanted = [job for job in jobs(options.seeds or seeds_for(tune=options.tune)) if options.only in job.key]
+    results = perform_all(perform, wanted, "recovery", options)
+    faulty = [r for r in results if r["family"]]
+    for name, rows in table_of(faulty).items():
+        for family, arms in rows.items():
+            if isinstance(arms, dict):
+                print(name, family, {arm: round(row["median"], 3) for arm, row in arms.items()})
+    for result in results:
+        if not result["family"] and (result["outcomes"] or not result["same_weights"]):
+            print(result["name"], result["seed"], result["ratio"], result["same_weights"], result["outcomes"])
+    figures = figures_of(results)
+    print(figures)
+    if options.stores:
+        detail = {
+            "definition": (__doc__ or "").partition("Arms of")[2],
+            "arms": {peer.name: peer.how for peer in (*ACTING, SUPERVISED)},
+            "not_run": {peer.name: peer.missing for peer in (*ACTING, SUPERVISED) if peer.missing},
+            "table": table_of(faulty),
+            "runs": faulty,
+            "healthy": [r for r in results if not r["family"]],
+        }
+        print(store("recovery", command=COMMAND, seeds=options.seeds, figures=figures, detail=detail))
+
+
+if __name__ == "__main__":
+    main()
