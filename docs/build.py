@@ -27,6 +27,7 @@ KINDS = {
     "hypothesis": ("hypotheses", "Hypotheses", "Causes, and what each finding says for or against them."),
     "sensor": ("sensors", "Sensors", "Quantities that are measured."),
     "action": ("actions", "Actions", "What can be done about a finding, when asked for."),
+    "stabilizer": ("stabilizers", "Stabilizers", "Parts for a model or a loop that keep it in range from the start."),
 }
 """Kind -> (stem of its page, title, one line)."""
 
@@ -83,6 +84,10 @@ _HOW_TO_READ = {
     ),
     "sensor": " Each name in backticks is a signal: a column of the rows in a run folder.",
     "action": " An action is used only where `respond` names it.",
+    "stabilizer": (
+        " They are put in by hand, and none of them knows of any model: [how to stabilize a model]"
+        "(../how-to/stabilize-a-model.md)."
+    ),
 }
 
 
@@ -146,7 +151,21 @@ def _action(entry: Entry) -> Iterable[str]:
     yield _facts(entry.facts)
 
 
-_DESCRIBE = {"detector": _detector, "hypothesis": _hypothesis, "sensor": _sensor, "action": _action}
+def _stabilizer(entry: Entry) -> Iterable[str]:
+    for heading, text in entry.headings.items():
+        text = _text(text)
+        if not heading:
+            yield text
+        elif text.startswith(("- ", "    ")):
+            yield f"**{heading}.**\n\n{text}"
+        else:
+            yield f"**{heading}.** {text}"
+    yield _facts({name: f"`{text}`" for name, text in entry.facts.items()})
+
+
+_DESCRIBE = {
+    "detector": _detector, "hypothesis": _hypothesis, "sensor": _sensor, "action": _action, "stabilizer": _stabilizer,
+}  # fmt: skip
 
 _MEASURED = {
     "step": "at every update",

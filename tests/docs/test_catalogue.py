@@ -10,7 +10,9 @@ import pytest
 from trimtab.actions import ACTIONS
 from trimtab.detectors import DETECTORS, GradientsAccumulate
 from trimtab.hypotheses import HYPOTHESES
+from trimtab.report.catalogue import entries, sections
 from trimtab.sensors import SENSORS
+from trimtab.stabilizers import STABILIZERS
 
 ROOT = Path(__file__).parent.parent.parent
 CATALOGUE = ROOT / "docs" / "catalogue"
@@ -33,11 +35,51 @@ def test_the_stored_pages_are_current(build):
         ("hypotheses", [hypothesis.cause for hypothesis in HYPOTHESES]),
         ("sensors", [sensor.name for sensor in SENSORS]),
         ("actions", [action.name for action in ACTIONS]),
+        ("stabilizers", [entry.code for entry in entries("stabilizer")]),
     ],
 )
 def test_every_member_has_its_section_in_the_order_of_the_tuple(page, codes):
     lines = (CATALOGUE / f"{page}.md").read_text(encoding="utf-8").splitlines()
     assert [line.removeprefix("## ") for line in lines if line.startswith("## ")] == codes
+
+
+def test_a_stabilizer_is_called_what_it_is_called_in_python():
+    words = [entry.code.replace("-", "") for entry in entries("stabilizer")]
+    assert words == [member.__name__.replace("_", "").lower() for member in STABILIZERS]
+
+
+def test_the_sections_of_a_docstring_are_told_apart():
+    summary, texts = sections(
+        """Return a
+        thing.
+
+            code(1)
+            code(2)
+
+        More about
+        it.
+
+        Args:
+            one: first,
+                and more.
+            two, three: the rest.
+
+        Raises:
+            ValueError: never.
+
+        And more.
+
+        Source: Somebody,
+        1999.
+        """
+    )
+    assert summary == "Return a thing."
+    assert texts == {
+        "": "    code(1)\n    code(2)\n\nMore about it.\n\nAnd more.",
+        "Arguments": "- `one`: first, and more.\n- `two, three`: the rest.",
+        "Raises": "- `ValueError`: never.",
+        "Source": "Somebody, 1999.",
+    }
 
 
 def page_of(name):

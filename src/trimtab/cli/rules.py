@@ -21,7 +21,7 @@ def add_to(app: typer.Typer) -> None:
 
 def _rules(
     kind: Annotated[
-        str | None, typer.Argument(metavar="KIND", help="detector, sensor, hypothesis or action; all by default.")
+        str | None, typer.Argument(metavar="KIND", help="detector, sensor, hypothesis, action or stabilizer; all.")
     ] = None,
     format: Format = Output.TEXT,
 ) -> int:

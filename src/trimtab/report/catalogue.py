@@ -1,4 +1,4 @@
-"""The catalogues as texts: what each detector, sensor, hypothesis and action says about itself.
+"""The catalogues as texts: what each detector, sensor, hypothesis, action and stabilizer says about itself.
 
 Everything is read from the sources with `ast`, so that listing and explaining never imports torch; the values of
 thresholds and weights come from the detectors and hypotheses themselves, which do not need it.
@@ -20,11 +20,14 @@ from trimtab.detectors import DETECTORS
 from trimtab.errors import UserError, nearest
 from trimtab.hypotheses import HYPOTHESES
 
-KINDS = ("detector", "sensor", "hypothesis", "action")
+KINDS = ("detector", "sensor", "hypothesis", "action", "stabilizer")
 """The kinds of plug-ins that are listed."""
 
 _PLURALS = {**{f"{kind}s": kind for kind in KINDS}, "hypotheses": "hypothesis"}
 _TUPLES = {"sensor": ("sensors", "SENSORS"), "action": ("actions", "ACTIONS")}
+_SECTIONS = {"Args": "Arguments", "Trap": "Traps", "Note": "Notes"}
+"""Headings of Google's style -> what they are called here; others keep their word."""
+
 _MACHINERY = ("code", "version", "reads", "folds", "excused_by", "per_stream")
 """Fields of a detector that are no thresholds."""
 
@@ -78,11 +81,13 @@ def entries(kind: str | None = None) -> tuple[Entry, ...]:
             return tuple(_hypothesis(one) for one in HYPOTHESES)
         case "sensor" | "action":
             return tuple(_from_source(kind))
+        case "stabilizer":
+            return tuple(_stabilizers())
     raise UserError(f"rules: there is no kind {kind!r}.{nearest(kind, KINDS)} Known: {', '.join(KINDS)}")
 
 
 def explain(code: str) -> Entry:
-    """Return the entry of a code: a detector's, a cause's, a sensor's or an action's, whichever comes first.
+    """Return the entry of a code: a detector's, a cause's, a sensor's, an action's or a stabilizer's, in this order.
 
     Raises:
         UserError: nothing is called that; the message names the nearest code.
@@ -158,6 +163,73 @@ def _hypothesis(one: Any) -> Entry:
 def _from_source(kind: str) -> list[Entry]:
     """Read a catalogue whose classes import torch: the order from its tuple, the texts from the docstrings."""
     package, tuple_name = _TUPLES[kind]
+    found = []
+    for definition, module in _members(package, tuple_name):
+        assert isinstance(definition, ast.ClassDef)
+        documentation = ast.get_docstring(definition) or ""
+        constants = _constants(definition)
+        summary = _first(ast.get_docstring(module) or documentation)
+        facts = {"changes": str(constants["changes"])} if "changes" in constants else {}
+        if "tier" in constants:
+            facts["measured"] = {"norms": "every few steps"}.get(constants["tier"], str(constants["tier"]))
+        found.append(
+            Entry(
+                kind=kind,
+                code=str(constants["name"]),
+                summary=summary,
+                headings={"": "\n\n".join(map(_unbroken, documentation.split("\n\n")))},
+                facts=facts,
+            )
+        )
+    return found
+
+
+def _stabilizers() -> list[Entry]:
+    """Read the stabilizers: a function or a class each, with a docstring in Google's style."""
+    found = []
+    for definition, _ in _members("stabilizers", "STABILIZERS"):
+        summary, texts = sections(ast.get_docstring(definition) or "")
+        found.append(
+            Entry(
+                kind="stabilizer",
+                code=re.sub(r"(?<=[a-z])(?=[A-Z])|_", "-", definition.name).lower(),
+                summary=summary,
+                headings=texts,
+                facts={"import": f"from trimtab.stabilizers import {definition.name}"},
+            )
+        )
+    return found
+
+
+def sections(docstring: str) -> tuple[str, dict[str, str]]:
+    """Return the first paragraph of a docstring in Google's style, and heading -> text for the rest.
+
+    What stands before the first heading has the heading "". Entries of a list become lines with a dash; lines that are
+    indented stay as they are, for they are code.
+    """
+    summary, *paragraphs = re.split(r"\n\s*\n", inspect.cleandoc(docstring))
+    found: dict[str, str] = {}
+    current = ""
+    for paragraph in paragraphs:
+        head = re.match(r"([A-Z][a-z]+):(?:\n|[ ])", paragraph)
+        if head:
+            current = _SECTIONS.get(head[1], head[1])
+            paragraph = paragraph[head.end() :]
+        elif not paragraph.startswith(" "):
+            current = ""
+        if head and re.match(r" {4}[\w`*]+(?:, [\w`*]+)*: ", paragraph):
+            items = re.split(r"\n {4}(?! )", paragraph.removeprefix("    "))
+            text = "\n".join(re.sub(r"^([^:]+):", r"- `\1`:", " ".join(item.split())) for item in items)
+        elif paragraph.startswith("    ") and (not head or ">>>" in paragraph):
+            text = paragraph
+        else:
+            text = " ".join(paragraph.split())
+        found[current] = f"{found[current]}\n\n{text}" if current in found else text
+    return " ".join(summary.split()), found
+
+
+def _members(package: str, tuple_name: str) -> list[tuple[ast.ClassDef | ast.FunctionDef, ast.Module]]:
+    """Return what a catalogue's tuple names, in its order: each definition, and the module that it is in."""
     folder = Path(trimtab.__file__).parent / package
     catalogue = _parsed(folder / "__init__.py")
     homes = {
@@ -177,22 +249,10 @@ def _from_source(kind: str) -> list[Entry]:
         name = member.func if isinstance(member, ast.Call) else member
         assert isinstance(name, ast.Name)
         module = _parsed(folder / f"{homes[name.id]}.py")
-        (definition,) = [n for n in module.body if isinstance(n, ast.ClassDef) and n.name == name.id]
-        documentation = ast.get_docstring(definition) or ""
-        constants = _constants(definition)
-        summary = _first(ast.get_docstring(module) or documentation)
-        facts = {"changes": str(constants["changes"])} if "changes" in constants else {}
-        if "tier" in constants:
-            facts["measured"] = {"norms": "every few steps"}.get(constants["tier"], str(constants["tier"]))
-        found.append(
-            Entry(
-                kind=kind,
-                code=str(constants["name"]),
-                summary=summary,
-                headings={"": "\n\n".join(map(_unbroken, documentation.split("\n\n")))},
-                facts=facts,
-            )
-        )
+        (definition,) = [
+            node for node in module.body if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name.id
+        ]
+        found.append((definition, module))
     return found
 
 

@@ -80,6 +80,7 @@ class HealthGate:
             may be seen 32 updates late.
 
     A finding of these rules that was lowered to info by an announced escalation or curriculum counts as well.
+    It sees what has been judged: rows of a calm run under observation wait a little, those in trouble for nobody.
 
     Raises:
         UserError: no code, or one that no rule of this judge has.

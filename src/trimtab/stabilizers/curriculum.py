@@ -77,8 +77,8 @@ class Curriculum:
         UserError: a difficulty that is no number, stages out of order, a stage that holds no example, or
             one that changes nothing.
 
-    Source: curricula by epoch whose ranges overlapped, one with caps that no example reached, and one that a
-    loss-spike rule rolled back again and again (`sci.md` 1.10 and 3).
+    Source: Curricula by epoch whose ranges overlapped, one with caps that no example reached, and one that a
+    loss-spike rule could roll back again and again: the write-up on structural invariance.
     """
 
     kind: ClassVar[str] = "curriculum"

@@ -57,7 +57,8 @@ class LearningRate:
     Raises:
         UserError: a rate or factor that is not finite or is negative, as many multipliers as there are no groups.
 
-    Source: a training whose rate was written by four pieces of code, each of which forgot the others (`rlan.md` 4).
+    Source: A training of the write-up on attention collapse, whose rate was written by four pieces of code, each of
+    which forgot the others.
     """
 
     def __init__(

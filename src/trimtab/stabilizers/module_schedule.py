@@ -101,8 +101,8 @@ class ModuleSchedule:
             is for half a group.
         NoEffect: in `optimizer.step`, at the first update of a phase that did not take effect.
 
-    Source: training plans by epoch whose freezing was lost when an optimizer was made anew, or that froze a part whose
-    momentum went on moving it.
+    Source: Training plans by epoch of two write-ups, in which an optimizer was made anew in each phase, or a part was
+    frozen whose momentum went on moving it.
     """
 
     def __init__(

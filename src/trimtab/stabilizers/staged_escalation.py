@@ -99,7 +99,7 @@ class StagedEscalation:
     Raises:
         UserError: no knob, two of one name, or a setting out of range; in `step`, a knob that somebody else wrote.
 
-    Source: the meta-escalation of the write-up on attention collapse, whose gate took missing numbers for healthy
+    Source: The meta-escalation of the write-up on attention collapse, whose gate took missing numbers for healthy
     ones, went on by the calendar while it was paused, and needed 108 stable epochs to close the gap again.
     """
 
