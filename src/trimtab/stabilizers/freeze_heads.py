@@ -128,7 +128,7 @@ class FreezeHeads:
             if parameter.requires_grad:
                 self._stack.callback(parameter.register_hook(self._holder(name, mask)).remove)
         for optimizer in self.optimizers:
-            self._stack.callback(optimizer.register_step_post_hook(lambda *_: self._put_back()).remove)
+            self._stack.callback(optimizer.register_step_post_hook(self._stepped).remove)
         if self.how == "zero":
             for attention in self._attentions.values():
                 self._stack.callback(attention.register_forward_hook(self._ran).remove)
@@ -205,10 +205,15 @@ class FreezeHeads:
         weights = self._weights[key].to(parameter)
         return torch.zeros_like(weights) if key in self._zeroed else weights
 
+    def _stepped(self, *_: Any) -> None:
+        self._put_back(moved_only=True)
+
     @torch.no_grad()
-    def _put_back(self) -> None:
+    def _put_back(self, *, moved_only: bool = False) -> None:
+        """Write the held weights; after a step, those alone that an optimizer can have moved."""
         for key, (_, parameter, place) in self._slices.items():
-            parameter[place] = self._target(key, parameter)
+            if not moved_only or parameter.requires_grad or parameter.grad is not None:
+                parameter[place] = self._target(key, parameter)
 
     def _masked(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """Return each parameter once, with a mask of what is held of it."""
