@@ -27,10 +27,10 @@ from typing import Any
 
 import torch
 
+from trimtab.checkpoint import loading
 from trimtab.checkpoint.reading import read
 from trimtab.checkpoint.saving import save
-from trimtab.checkpoint.state import Captured, TrainingState
-from trimtab.checkpoint.tree import place
+from trimtab.checkpoint.state import TrainingState
 from trimtab.checkpoint.writing import GOOD, sync
 from trimtab.errors import CheckpointError, UserError
 
@@ -118,8 +118,14 @@ class Checkpoints:
         """Return the newest good checkpoint, or where none is good the newest that is whole, or None."""
         return self.newest_good() or next(self._intact(good=False), None)
 
-    def resume(self, state: TrainingState) -> int | None:
+    def resume(self, state: TrainingState, **how: Any) -> int | None:
         """Put a training back to its newest checkpoint, and let go of those that were made after it.
+
+        Damaged ones are not deleted but renamed: `damaged-step-...`.
+
+        Args:
+            state: the training as it was set up anew.
+            how: further arguments of `trimtab.checkpoint.resume`, such as `config` and `override`.
 
         Returns:
             The step that was given to `save`, or None, and nothing is changed, when there is no checkpoint.
@@ -131,11 +137,13 @@ class Checkpoints:
         path = self.newest()
         if path is None:
             return None
-        restore(path, state)
+        loading.resume(path, state, **how)
         step = step_of(path)
         for one in self.all():  # they belong to a past that will come otherwise, or again
-            if one.step > step:
+            if one.step > step and damage(one.path) is None:
                 self._delete(one.path)
+            elif one.step > step:  # somebody may want to see what is left of it
+                self._put_aside(one.path)
         self._pending = {one.step: one.path for one in self.all() if one.step == step and not one.good}
         return step
 
@@ -268,6 +276,12 @@ class Checkpoints:
         self._whole.discard(path)
         shutil.rmtree(gone, ignore_errors=True)
 
+    def _put_aside(self, path: Path) -> None:
+        number = 1
+        while (aside := path.with_name(f"damaged-{path.name}-{number}")).exists():
+            number += 1
+        os.replace(path, aside)
+
     def _remark(self, text: str) -> None:
         if text not in self.remarks:
             self.remarks.append(text)
@@ -329,21 +343,6 @@ def _release(lock: int, key: tuple[int, str]) -> None:
     if os.getpid() == key[0]:
         _held.pop(key, None)
         os.close(lock)
-
-
-def restore(path: Path, state: TrainingState) -> None:
-    """Put a training back to what a checkpoint holds."""
-    contents = read(path)
-    tensors = dict(contents.training)
-    for name, model in contents.models.items():
-        for called, one in model.tensors.items():
-            key = place("model", name, called)
-            if one.persistent:
-                tensors[key] = contents.tensors[name][one.tied_to or called]
-            elif one.tied_to is not None:
-                tensors[key] = tensors[place("model", name, one.tied_to)]
-    extra = {name: model.extra for name, model in contents.models.items()}
-    state.restore(Captured(tensors=tensors, plain={**contents.state["training"], "models": extra}), named=True)
 
 
 def damage(path: Path) -> str | None:
