@@ -135,8 +135,8 @@ def described_models(plain: Plain) -> dict[str, DescribedModel]:
                 raise UserError(f"{called!r} is tied to {held.tied_to!r}, which is not a tensor like it")
         attributes = None if one["attributes"] is None else unflatten(one["attributes"], {})
         modules = one["modules"]
-        for held in (attributes, modules):
-            if held is not None and not isinstance(held, dict):
+        for nest in (attributes, modules):
+            if nest is not None and not isinstance(nest, dict):
                 raise UserError("modules and attributes must be objects")
         models[name] = DescribedModel(
             class_name=_text(one["class"], or_none=True), prefix=str(_text(one["prefix"])), tensors=tensors,

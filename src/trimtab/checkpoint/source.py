@@ -32,7 +32,7 @@ class Source:
         """
         if name is None and len(self.models) == 1:
             return next(iter(self.models.values()))
-        if name not in self.models:
+        if name is None or name not in self.models:
             hint = nearest(name, self.models) if name is not None else " Say which with name=."
             raise CheckpointError(
                 f"{self.path}: it holds the models {', '.join(self.models)}"

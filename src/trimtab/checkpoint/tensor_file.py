@@ -173,4 +173,5 @@ def _bytes(tensor: torch.Tensor) -> memoryview:
     plain = tensor.detach().resolve_conj().resolve_neg().to("cpu").contiguous().reshape(-1)
     if not plain.numel():
         return memoryview(b"")
-    return memoryview(plain.view(torch.uint8).numpy())
+    content: Any = plain.view(torch.uint8).numpy()
+    return memoryview(content)

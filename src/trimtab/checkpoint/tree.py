@@ -190,7 +190,7 @@ def _tagged(tag: str, held: Plain, tensors: Mapping[str, torch.Tensor], depth: i
         raise UserError(f"{tag!r} is no kind of value that is known here; was this written by a newer Trimtab?")
     try:
         return read(held, lambda item: _put(item, tensors, depth))
-    except (TypeError, ValueError, KeyError, RuntimeError, OverflowError, binascii.Error) as error:
+    except (TypeError, ValueError, LookupError, RuntimeError, OverflowError, binascii.Error, AttributeError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"a value tagged {tag!r} is malformed: {type(error).__name__}: {error}") from None
@@ -201,6 +201,12 @@ Again = Callable[[Plain], Any]
 
 def _mapping(held: Plain, again: Again) -> list[tuple[Hashable, Any]]:
     return [(again(key), again(value)) for key, value in held]
+
+
+def _list(held: Plain) -> list[Any]:
+    if not isinstance(held, list):
+        raise ValueError(f"expected a list, got {type(held).__name__}")
+    return held
 
 
 def _float(held: Plain) -> float:
@@ -219,10 +225,10 @@ def _raw(held: Plain) -> np.ndarray[Any, Any]:
 
 _READERS: dict[str, Callable[[Plain, Again], Any]] = {
     "~float": lambda held, again: _float(held),
-    "~tuple": lambda held, again: tuple(again(list(held))),
-    "~set": lambda held, again: set(again(list(held))),
-    "~frozenset": lambda held, again: frozenset(again(list(held))),
-    "~deque": lambda held, again: deque(again(list(held[1])), maxlen=held[0]),
+    "~tuple": lambda held, again: tuple(again(_list(held))),
+    "~set": lambda held, again: set(again(_list(held))),
+    "~frozenset": lambda held, again: frozenset(again(_list(held))),
+    "~deque": lambda held, again: deque(again(_list(held[1])), maxlen=held[0]),
     "~dict": lambda held, again: dict(_mapping(held, again)),
     "~Counter": lambda held, again: Counter(dict(_mapping(held, again))),
     "~OrderedDict": lambda held, again: OrderedDict(_mapping(held, again)),
