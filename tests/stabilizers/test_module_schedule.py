@@ -192,16 +192,32 @@ def test_an_optimizer_that_moves_what_has_no_gradient_is_an_error():
         update(model, optimizer, 0)
 
 
+def test_a_gradient_that_was_left_over_moves_nothing():
+    model = Net()
+    optimizer = groups(model)
+    ModuleSchedule(model, optimizer, [HEAD])
+    backbone = weights(model, "backbone")
+    for index in range(3):
+        x, y = batch(index)
+        F.cross_entropy(model(x), y).backward()
+        model.backbone[0].weight.grad = torch.ones_like(model.backbone[0].weight)
+        optimizer.step()
+    assert equal(backbone, weights(model, "backbone"))
+
+
 def test_later_updates_are_watched_too():
     model = Net()
     optimizer = groups(model)
     ModuleSchedule(model, optimizer, [HEAD])
     update(model, optimizer, 0)
-    x, y = batch(1)
-    F.cross_entropy(model(x), y).backward()
-    model.backbone[0].weight.grad = torch.ones_like(model.backbone[0].weight)
+
+    @torch.no_grad()
+    def moves(*_):
+        model.backbone[0].weight.mul_(0.9)
+
+    optimizer.register_step_pre_hook(moves)
     with pytest.raises(NoEffect, match=r"'backbone.0.weight' is frozen and the update moved it"):
-        optimizer.step()
+        update(model, optimizer, 1)
 
 
 def test_a_rollback_may_write_what_is_frozen():

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from trimtab.errors import UserError
 from trimtab.stabilizers._health import Gate, Look
 
-LOGGED = 1_000
+LOGGED = 200
 """So many entries the log keeps; the oldest go first."""
 
 

@@ -83,7 +83,8 @@ class ModuleSchedule:
 
     Each phase is proved at its first update: the flags are as it wants them; each pattern that trains got a gradient;
     rates and decays are those that were written; frozen parameters are bit for bit what they were. At later updates
-    the version counters of frozen parameters are compared, which costs no wait for a device.
+    the version counters of frozen parameters are compared, which costs no wait for a device; an optimizer that writes
+    past them (`parameter.data`) is seen at the first update only.
 
     Args:
         model: whose parameters are frozen and thawed.
@@ -280,6 +281,8 @@ class ModuleSchedule:
 
     def _update_begins(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         frozen = [self._named[name] for name in self.frozen]
+        for parameter in frozen:
+            parameter.grad = None  # one that was left over, or put back by a rollback, would move it
         self._versions = [parameter._version for parameter in frozen]
         if self._unproved:
             self._prove_settings()
@@ -317,8 +320,6 @@ class ModuleSchedule:
                     f"{name!r} shall be {wanted}, but its requires_grad is {parameter.requires_grad}: somebody else "
                     "set it after the phase began"
                 )
-            if name in frozen and parameter.grad is not None:
-                raise self._failed(f"{name!r} is frozen and has a gradient; an optimizer would move it")
         for place, group in enumerate(self.optimizer.param_groups):
             pairs = []
             if self._sets_rates and self._rate is None:

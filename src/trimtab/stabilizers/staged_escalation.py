@@ -89,7 +89,7 @@ class StagedEscalation:
             cannot hold it.
 
     Attributes:
-        log: what happened and why, one plain record for each change of state; the newest thousand are kept.
+        log: what happened and why, one plain record for each change of state; the newest 200 are kept.
 
     It has `state_dict` and `load_state_dict`; `pause` and `back_off` are what the action `BackOff` calls. After a
     rollback it stands where it stood, so a policy goes back first and backs off then: `(RollBack(), BackOff())`.
