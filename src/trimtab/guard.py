@@ -525,7 +525,7 @@ class Guard:
         self._answering.begin(live)
 
     def _answer(self, live: Live | None) -> None:
-        if self._answering is not None:
+        if self._answering is not None and self._stopping is None:
             for answer in self._answering.answers(live):
                 self._take(answer)
 

@@ -16,6 +16,9 @@ SPENT_KIND = "response-budget-spent"
 ANY = "*"
 """A policy key that answers every finding at error or above which has no answer of its own."""
 
+ITSELF = ("response-budget-spent", "trimtab-failed")
+"""Codes that are about Trimtab and not about the training: no `"*"` that changes anything answers them."""
+
 HARMLESS = ("logged-loss-not-finite",)
 """Codes that say that the training goes well: no action that changes weights may answer them."""
 
@@ -94,7 +97,10 @@ class Respond:
             return None
         if finding.code in self.policy:
             return finding.code
-        return ANY if ANY in self.policy and finding.severity >= Severity.ERROR else None
+        if ANY not in self.policy or finding.severity < Severity.ERROR:
+            return None
+        changes = any(action.changes != "nothing" for action in self.policy[ANY])
+        return None if changes and finding.code in ITSELF else ANY
 
     def changes(self, finding: Finding) -> bool:
         """Say whether the answer to a finding changes anything in the training."""

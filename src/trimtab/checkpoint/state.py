@@ -11,6 +11,7 @@ to them go on.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -329,7 +330,8 @@ def _load_all(parts: list[tuple[str, Any, Any]]) -> None:
             _load(part, state)
         except Exception as error:
             for earlier, had in reversed(before):
-                _load(earlier, had)
+                with contextlib.suppress(Exception):  # the one that refused may refuse what it had, too
+                    _load(earlier, had)
             raise UserError(
                 f"part {name!r} could not be put back: {type(error).__name__}: {error}; nothing was changed"
             ) from error
