@@ -54,6 +54,28 @@ def test_a_clamp_of_the_raw_scores_does_change_them():
     assert gradient_norm(attention, scores + 70, mask) > 0
 
 
+def trained():
+    """The scores of a sharp attention over a 10 x 10 grid, and a mask that hides nothing."""
+    scores = 1.5 * torch.randn(100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    scores[7] = scores.max() + 3
+    return scores, torch.ones(100, dtype=torch.bool)
+
+
+@pytest.mark.parametrize(
+    ("offset", "peak"), [(0, 0.993), (10, 0.993), (20, 0.623), (25, 0.017), (30, 0.01), (60, 0.01)]
+)
+def test_a_sharp_attention_becomes_uniform_and_dies_at_an_offset_that_changes_nothing_here(offset, peak):
+    scores, mask = trained()
+
+    def ours(scores, mask):
+        return attention(scores / 0.5, mask)
+
+    assert clamped(scores + offset, mask).max().item() == pytest.approx(peak, abs=1e-3)
+    assert ours(scores + offset, mask).max().item() == pytest.approx(0.993, abs=1e-3)
+    assert (gradient_norm(clamped, scores + offset, mask) == 0) == (peak == 0.01)
+    assert gradient_norm(ours, scores + offset, mask) > 0
+
+
 def test_valid_logits_lie_between_minus_the_limit_and_zero_and_the_best_is_zero():
     scores, mask = scores_and_mask()
     logits = shift_invariant_logits(100 * scores, mask, 50)
