@@ -118,7 +118,7 @@ def test_a_part_that_refuses_leaves_everything_as_it_was():
     training.state.parts["refuses"] = Refuses()
     then = training.state.capture()
     now = training.steps(5).weights()
-    with pytest.raises(UserError, match="'refuses'.*no room.*nothing was changed"):
+    with pytest.raises(UserError, match=r"'refuses'.*no room.*nothing was changed"):
         training.state.restore(then)
     assert same(training.weights(), now)
 

@@ -80,7 +80,7 @@ def test_any_nest_comes_back(tree):
     assert alike(tree, there_and_back(tree))
 
 
-Pair = namedtuple("Pair", "a b")  # noqa: PYI024
+Pair = namedtuple("Pair", "a b")
 
 
 @pytest.mark.parametrize(
@@ -103,9 +103,9 @@ def test_a_tree_that_is_part_of_itself_is_refused():
 @pytest.mark.parametrize(
     "plain",
     [
-        {"~pickle": "gASVCg=="}, {"~float": "1"}, {"~tensor": "gone"}, {"~array": 3}, {"~dict": [[[], 1]]}, {"~dict": 3},
-        {"~dtype": "float33"}, {"~bytes": "?"}, {"~raw": ["|O", [1], ""]}, {"~raw": ["<f8", [99], ""]}, {"~set": [[]]},
-        {"~complex": []}, {"~device": "moon"}, {"~Size": ["a"]}, {"~deque": [-1, []]}, {"~tuple": "abc"}, {"~raw": 3},
+        {"~pickle": "gASVCg=="}, {"~float": "1"}, {"~tensor": "gone"}, {"~array": 3}, {"~dict": [[[], 1]]},
+        {"~dict": 3}, {"~dtype": "float33"}, {"~bytes": "?"}, {"~raw": ["|O", [1], ""]}, {"~raw": ["<f8", [99], ""]},
+        {"~set": [[]]}, {"~complex": []}, {"~device": "moon"}, {"~Size": ["a"]}, {"~deque": [-1, []]}, {"~tuple": "abc"}, {"~raw": 3},
     ],
     ids=str,
 )  # fmt: skip

@@ -71,7 +71,8 @@ def new_folder(target: Path) -> Iterator[NewFolder]:
     _refuse_existing(target)
     temporary = target.parent / temporary_name(target.name)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.parent.is_dir():
+            target.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
         folder = NewFolder(temporary)
         yield folder
@@ -81,7 +82,11 @@ def new_folder(target: Path) -> Iterator[NewFolder]:
         _refuse_existing(target)
         # An empty folder of that name would be replaced without a word; a full one makes this fail.
         os.rename(temporary, target)
-        sync(target.parent)
+        try:
+            sync(target.parent)
+        except OSError:
+            os.rename(target, temporary)  # what the disk did not take must not look as if it had
+            raise
     except OSError as error:
         raise _explained(error, target) from error
     finally:
