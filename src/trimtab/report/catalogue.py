@@ -223,7 +223,7 @@ def sections(docstring: str) -> tuple[str, dict[str, str]]:
         elif paragraph.startswith("    ") and (not head or ">>>" in paragraph):
             text = paragraph
         else:
-            text = " ".join(paragraph.split())
+            text = _unbroken(paragraph).strip()
         found[current] = f"{found[current]}\n\n{text}" if current in found else text
     return " ".join(summary.split()), found
 

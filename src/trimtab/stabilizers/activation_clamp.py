@@ -159,14 +159,14 @@ class ActivationClamp(_Clamp):
         upward: False only ever scales down. On a fresh model, whose norms are small, scaling up slows training.
         on, least: as for every intervention.
 
-    Traps: in front of a normalisation it does nothing, as that undoes the scale. In front of a linear head it changes
+    Traps: In front of a normalisation it does nothing, as that undoes the scale. In front of a linear head it changes
     the temperature and no choice, and in training the head learns it away. It bounds what a layer hands on, not what
     the layer does inside; that takes `rescale_norm` or clipping.
 
     Raises:
         UserError: the width does not fit; at the end of a block in which it was never applied.
 
-    Source: the naive clamp of the write-up on separable heads; there it was measured before the last normalisation and
+    Source: The naive clamp of the write-up on separable heads; there it was measured before the last normalisation and
     applied after it, and once not applied at all.
     """
 
@@ -190,7 +190,7 @@ class VarianceClamp(_Clamp):
     Raises:
         UserError: the width does not fit; at the end of a block in which it was never applied.
 
-    Source: the mean-preserving clamp of the write-up on separable heads.
+    Source: The mean-preserving clamp of the write-up on separable heads.
     """
 
     def _scaled(self, x: torch.Tensor) -> torch.Tensor:

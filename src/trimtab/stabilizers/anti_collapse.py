@@ -22,7 +22,7 @@ def normalised_entropy(probabilities: torch.Tensor, mask: torch.Tensor | None = 
         mask: True where a cell is valid, of a shape that broadcasts; None when all are.
         dim: over which the distribution runs; it is missing from the result.
 
-    Trap: in nats the same number means another thing on another size. Uniform over 36 cells has 3.58 nats, and no
+    Trap: In nats the same number means another thing on another size. Uniform over 36 cells has 3.58 nats, and no
     distribution over 148 cells or fewer reaches 5.
     """
     probabilities = _wide(probabilities)
@@ -51,13 +51,13 @@ def entropy_floor(
         mask: True where a cell is valid, of a shape that broadcasts; None when all are.
         dim: over which each distribution runs.
 
-    Traps: a softmax that is one-hot to the last digit passes no gradient on, whatever the term says, so begin with it
+    Traps: A softmax that is one-hot to the last digit passes no gradient on, whatever the term says, so begin with it
     and not after the collapse. An attention collapsed to uniform has the highest entropy, and this term is content.
 
     Raises:
         UserError: the floor is not in [0, 1], or the mask is not boolean.
 
-    Source: slot diversity of the write-up on structural invariance (floor 1.0 nats of ln 8), normalised as in P0.2 of
+    Source: Slot diversity of the write-up on structural invariance (floor 1.0 nats of ln 8), normalised as in P0.2 of
     the write-up on stabilising a recursive solver.
     """
     if not 0 <= floor <= 1:
@@ -84,7 +84,7 @@ def usage_weighted_cosine(
         through_usage: let the gradient go through `usage` too. Then maps can be made less alike, on average, by
             switching some off.
 
-    Trap: the plain overlap, sum(a * b), is 1 / cells for two uniform maps and so rewards diffuse attention.
+    Trap: The plain overlap, sum(a * b), is 1 / cells for two uniform maps and so rewards diffuse attention.
 
     Raises:
         UserError: shapes do not fit.
@@ -114,7 +114,7 @@ def sparsity_target(usage: torch.Tensor, low: float, high: float, dim: int = -1)
         low, high: the range of n in which the term is zero, 0 <= low <= high.
         dim: over which usage is summed.
 
-    Trap: with low = high every example is driven to the same count, and then a count that "settled at 1.0" is what was
+    Trap: With low = high every example is driven to the same count, and then a count that "settled at 1.0" is what was
     asked for. A price on each unit besides a hinge at `low` has its minimum at `low` just the same.
 
     Raises:
@@ -138,13 +138,13 @@ def orthogonality_projection(content: torch.Tensor, slots: torch.Tensor) -> torc
         content: (..., N, D).
         slots: (..., K, D), with the same leading dimensions and K < D.
 
-    Traps: a linear layer after it undoes it; put the layer before. With K near D hardly anything is left. Subtracting
+    Traps: A linear layer after it undoes it; put the layer before. With K near D hardly anything is left. Subtracting
     the projection on one slot after the other, where slots are not orthogonal to each other, gives something else.
 
     Raises:
         UserError: shapes do not fit, or K >= D, where nothing would be left.
 
-    Source: the content encoder of the write-up on structural invariance.
+    Source: The content encoder of the write-up on structural invariance.
     """
     _must_fit("orthogonality_projection", slots, content)
     if slots.shape[-2] >= slots.shape[-1]:
@@ -182,7 +182,7 @@ def orthogonality_penalty(
     Raises:
         UserError: shapes do not fit, or a mask is not boolean.
 
-    Source: the orthogonality loss of the write-up on structural invariance, weight 0.1, corrected to all pairs.
+    Source: The orthogonality loss of the write-up on structural invariance, weight 0.1, corrected to all pairs.
     """
     _must_fit("orthogonality_penalty", slots, content)
     cosine = _unit(slots) @ _unit(content).mT
@@ -202,7 +202,7 @@ def saturation_hinge(logits: torch.Tensor, limit: float = 3.0, mask: torch.Tenso
         limit: sigmoid(3) = 0.953, where its slope is 18 % of the largest; for tanh 1.5 is the same place.
         mask: True where a logit counts, of a shape that broadcasts; None when all do.
 
-    Trap: behind a soft clamp of the logits the hinge loses its gradient with them; give it what comes before.
+    Trap: Behind a soft clamp of the logits the hinge loses its gradient with them; give it what comes before.
 
     Raises:
         UserError: the limit is negative or NaN, or the mask is not boolean.
@@ -232,7 +232,7 @@ def spread_across_tasks(values: torch.Tensor, tasks: torch.Tensor | None = None,
         A 0-D tensor; zero with fewer than two tasks in the batch, where nothing can be said. The deviation is that of a
         sample, divided by tasks - 1.
 
-    Traps: a variance over examples and slots together can be large while no task differs from another. Where all tasks
+    Traps: A variance over examples and slots together can be large while no task differs from another. Where all tasks
     have exactly the same mean the gradient is zero, as none is the one to move. Forcing spread does not make a quantity
     depend on a task that does not need it: use a small weight (0.05), and begin after the model has learnt.
 
@@ -275,7 +275,7 @@ def free_bits(kl: torch.Tensor, free: float, *, per: Literal["dimension", "total
         kl: (B, D), the divergence of each dimension of each example from the prior, in nats, not negative.
         free: nats, for each dimension or in total; 0 gives the plain divergence, summed over D and averaged over B.
 
-    Traps: a divergence that is averaged over dimensions needs another weight than one that is summed, and a sum over
+    Traps: A divergence that is averaged over dimensions needs another weight than one that is summed, and a sum over
     the batch next to a mean changes the weight with the batch size. Per dimension, the
     mean over the batch is compared, so that a dimension may be used by few examples and still be above.
 

@@ -49,7 +49,7 @@ class FreezeHeads:
 
     The bias of the output layer belongs to no head and trains. To freeze the whole layer set `requires_grad` instead.
 
-    Traps: an attention called with the same weights from two places is frozen in both. Heads that share their keys and
+    Traps: An attention called with the same weights from two places is frozen in both. Heads that share their keys and
     values can be frozen in those only together. Weights that are loaded inside the block are put back at the next step.
 
     Raises:
@@ -57,7 +57,7 @@ class FreezeHeads:
             somebody else; at the end of a block in which no gradient was held back ("keep") or no attention ran
             ("zero").
 
-    Source: the write-up on separable heads, where the packed weights had no flag for a head and the whole layer was
+    Source: The write-up on separable heads, where the packed weights had no flag for a head and the whole layer was
     frozen.
     """
 

@@ -28,13 +28,13 @@ class Noise(Intervention):
         relative: `size` is a share of the root mean square of each output instead. No gradient goes through that.
         in_evaluation: while the module is in eval mode too.
 
-    Traps: a part of the model that is checkpointed runs twice and would meet two noises; put the intervention outside
+    Traps: A part of the model that is checkpointed runs twice and would meet two noises; put the intervention outside
     of it. Directly before a normalisation, noise in fixed units is a share of something that training can make larger.
 
     Raises:
         UserError: the size is negative or not finite; at the end of a block in which it was never applied.
 
-    Source: the write-up on separable heads, whose noise was added to a copy that nobody read.
+    Source: The write-up on separable heads, whose noise was added to a copy that nobody read.
     """
 
     def __init__(
