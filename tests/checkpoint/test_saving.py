@@ -135,11 +135,10 @@ class Failing:
             return call
 
         def opened(path, mode="r", *args, **kwargs):
-            file = real_open(path, mode, *args, **kwargs)
             if "x" in mode:
                 self.tick()
-                file = _Counting(file, self)
-            return file
+            file = real_open(path, mode, *args, **kwargs)
+            return _Counting(file, self) if "x" in mode else file
 
         monkeypatch.setattr(writing, "open", opened, raising=False)
         monkeypatch.setattr(os, "fsync", counted(real_fsync))

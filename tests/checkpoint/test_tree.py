@@ -105,7 +105,8 @@ def test_a_tree_that_is_part_of_itself_is_refused():
     [
         {"~pickle": "gASVCg=="}, {"~float": "1"}, {"~tensor": "gone"}, {"~array": 3}, {"~dict": [[[], 1]]},
         {"~dict": 3}, {"~dtype": "float33"}, {"~bytes": "?"}, {"~raw": ["|O", [1], ""]}, {"~raw": ["<f8", [99], ""]},
-        {"~set": [[]]}, {"~complex": []}, {"~device": "moon"}, {"~Size": ["a"]}, {"~deque": [-1, []]}, {"~tuple": "abc"}, {"~raw": 3},
+        {"~set": [[]]}, {"~complex": []}, {"~device": "moon"}, {"~Size": ["a"]}, {"~deque": [-1, []]}, {"~raw": 3},
+        {"~tuple": "abc"},
     ],
     ids=str,
 )  # fmt: skip

@@ -38,7 +38,7 @@ class Constructor:
     kind: type[nn.Module] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def of(cls, kind: type[nn.Module], *args: Any, **kwargs: Any) -> Constructor:
+    def of(cls, kind: type[nn.Module], /, *args: Any, **kwargs: Any) -> Constructor:
         """Bind arguments to a class of modules as a call of it would.
 
         Raises:

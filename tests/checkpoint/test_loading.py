@@ -1,0 +1,394 @@
+"""A load plans first, refuses any difference, and says what it did."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from tests.checkpoint.kit import Places, Projection, Small, Training, TwoProjections, same
+from trimtab.checkpoint import Constructor, Measured, TrainingState, load, plan, rebuild, resume, save
+from trimtab.errors import CheckpointError, UserError
+
+EIGHT = {
+    f"{projection}.{head}.{old}.{leaf}": f"{projection}.{head}.{new}.{leaf}"
+    for projection in "ab"
+    for head, old, new in [("direction_net", 4, 3), ("radius_net", 3, 2)]
+    for leaf in ("weight", "bias")
+}
+"""The renames of seed file 003: a Dropout was removed, the layers behind it moved up."""
+
+
+def kept(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    torch.manual_seed(1)
+    model = Constructor.of(TwoProjections).build()
+    return save(tmp_path / "a", model, config={"projection_dropout": 0.1, "name": "x"}, step=5), model
+
+
+def test_the_bug_of_seed_file_003_is_refused_with_its_eight_renames(saved):
+    path, model = saved
+    other = Constructor.of(TwoProjections, projection_dropout=0.0).build()
+    before = kept(other)
+    made = plan(path, other)
+    assert not made.clean
+    assert set(made.missing) == set(EIGHT.values())
+    assert set(made.unexpected) == set(EIGHT)
+    assert {one.stored: one.present for one in made.likely_renames} == EIGHT
+    assert {one.why for one in made.likely_renames} == {"a Dropout was removed?"}
+    with pytest.raises(CheckpointError) as refusal:
+        load(path, other)
+    message = str(refusal.value)
+    assert "8 missing" in message
+    assert "8 unexpected" in message
+    assert all(f"{old} -> {new}: a Dropout was removed?" in message for old, new in EIGHT.items())
+    assert "projection_dropout: 0.1 stored, 0.0 here (constructor; changes shapes)" in message
+    assert "TwoProjections(projection_dropout=0.1, max_radius=0.95, curvature=1.0)" in message
+    assert f"{made.random_share:.1%} of the parameters would stay random" in message
+    assert same(before, kept(other))
+
+
+def test_after_the_rename_five_loads_are_bit_identical(saved):
+    path, model = saved
+    patterns = {"a.direction_net.4.*": "a.direction_net.3.*", "b.direction_net.4.*": "b.direction_net.3.*"}
+    patterns |= {"*.radius_net.3.weight": "*.radius_net.2.weight", "*.radius_net.3.bias": "*.radius_net.2.bias"}
+    accept = {"projection_dropout": 0.0, "class.*": ...}
+    seen = []
+    for _ in range(5):
+        other = Constructor.of(TwoProjections, projection_dropout=0.0).build()
+        done = load(path, other, rename=patterns, override=accept)
+        assert len(done.renamed) == 8
+        assert len(done.loaded) == len(other.state_dict())
+        assert not done.left_at_initialisation
+        assert done.step == 5
+        seen.append(kept(other))
+    assert all(same(seen[0], one) for one in seen)
+    stored = kept(model)
+    assert all(torch.equal(tensor, seen[0][EIGHT.get(name, name)]) for name, tensor in stored.items())
+
+
+def test_the_advice_of_the_message_is_what_it_takes(saved):
+    path, _ = saved
+    other = Constructor.of(TwoProjections, projection_dropout=0.0, curvature=2.0).build()
+    advice = plan(path, other).message.partition("load(..., ")[2].splitlines()[0]
+    load(path, other, **eval(f"dict({advice}"))
+
+
+def test_where_a_number_that_exists_stands_for_another_layer_it_is_renamed_too(tmp_path):
+    def stack(*dropped):
+        layers = [nn.Linear(4, 4), *dropped, nn.Linear(4, 4), *dropped, nn.Linear(4, 4)]
+        return nn.Sequential(*layers)
+
+    path = save(tmp_path / "a", stack(nn.Dropout(0.1)))
+    made = plan(path, stack())
+    assert {one.pattern for one in made.likely_renames} == {("2.*", "1.*"), ("4.*", "2.*")}
+    assert set(made.missing) == {"1.weight", "1.bias"}  # a plain load puts layer 2 where layer 3 belongs
+
+
+def test_a_value_only_difference_is_refused_and_accepted_only_by_its_value(tmp_path):
+    path = save(tmp_path / "a", Projection())
+    other = Projection(max_radius=0.99)
+    with pytest.raises(CheckpointError, match=r"max_radius: 0.95 stored, 0.99 here \(module; changes values only\)"):
+        load(path, other)
+    with pytest.raises(CheckpointError, match=r"override says 0.5, which the model does not have"):
+        load(path, other, override={"max_radius": 0.5})
+    assert load(path, other, override={"max_*": 0.99}).overridden
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        (lambda model: setattr(model.norm, "eps", 1e-5), "norm.eps"),
+        (lambda model: setattr(model.drop, "p", 0.5), "drop.p"),
+        (lambda model: setattr(model, "kind", "other"), "kind"),
+        (lambda model: setattr(model, "drop", nn.AlphaDropout(0.2)), "class.drop"),
+        (lambda model: setattr(model, "more", nn.ReLU()), "class.more"),
+        (lambda model: delattr(model, "drop"), "class.drop"),
+        (lambda model: model.double(), "dtype.first.weight"),
+        (lambda model: model.scale.fill_(3.0), "scale"),
+        (lambda model: setattr(model, "limit", 3), "limit"),
+    ],
+)
+def test_every_setting_that_a_strict_load_does_not_see_is_seen(tmp_path, change, key):
+    path = save(tmp_path / "a", Small())
+    other = Small()
+    change(other)
+    made = plan(path, other)
+    assert key in {one.key for one in made.settings}
+    assert not (made.missing or made.unexpected or made.misfits)
+    load(path, other, override={one.key: ... for one in made.settings})
+
+
+def test_a_curvature_that_is_kept_as_a_buffer_is_a_setting(tmp_path):
+    path = save(tmp_path / "a", TwoProjections(curvature=1.0))
+    with pytest.raises(CheckpointError, match=r"curvature: 1.0 stored, 2.0 here \(buffer; changes values only\)"):
+        load(path, TwoProjections(curvature=2.0))
+    for value, result in ((2.0, 2.0), (..., 2.0), (1.0, 1.0)):
+        model = TwoProjections(curvature=2.0)
+        load(path, model, override={"curvature": value})
+        assert model.curvature.item() == result
+
+
+def test_counters_and_running_statistics_are_no_settings(tmp_path):
+    model = nn.Sequential(nn.Linear(3, 1), nn.BatchNorm1d(1))
+    model(torch.randn(8, 3))
+    other = nn.Sequential(nn.Linear(3, 1), nn.BatchNorm1d(1))
+    load(save(tmp_path / "a", model), other)
+    assert same(kept(model), kept(other))
+
+
+def test_a_half_fitting_model_is_not_half_loaded(tmp_path):
+    path = save(tmp_path / "a", Small(hidden=6))
+    other = Small(hidden=7)
+    before = kept(other)
+    with pytest.raises(CheckpointError, match=r"have another shape"):
+        load(path, other)
+    assert same(before, kept(other))
+    built = Constructor.of(Small, hidden=7).build()
+    made = plan(path, built, build=Constructor.of(Small, hidden=7))
+    assert {one.effect for one in made.settings if one.key.endswith("features")} == {"shapes"}
+
+
+def test_configuration_is_compared_key_by_key(tmp_path):
+    config = {"lr": 1e-3, "model": {"hidden": 6, "eps": 1e-3}, "gone": None}
+    path = save(tmp_path / "a", Small(), config=config)
+    made = plan(path, Small(), config={"lr": 1e-3, "model": {"hidden": 6, "eps": 1e-4}, "new": [1]})
+    assert {one.key: (repr(one.stored), repr(one.present)) for one in made.settings} == {
+        "model.eps": ("0.001", "0.0001"),
+        "gone": ("None", "(not there)"),
+        "new": ("(not there)", "[1]"),
+    }
+    assert any("pass config=" in one for one in plan(path, Small()).not_compared)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"allow_missing": ["nothing.*"]}, "allow_missing: 'nothing.*'"),
+        ({"allow_unexpected": ["nothing.*"]}, "allow_unexpected: 'nothing.*'"),
+        ({"rename": {"nothing.*": "some.*"}}, "rename: 'nothing.*'"),
+        ({"override": {"nothing": 1}}, "override: 'nothing'"),
+    ],
+)
+def test_a_pattern_that_matches_nothing_is_an_error(tmp_path, given, words):
+    path = save(tmp_path / "a", Small())
+    with pytest.raises(CheckpointError) as refusal:
+        load(path, Small(), **given)
+    assert "1 patterns match nothing" in str(refusal.value)
+    assert words in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "rename", [{"*.a*": "*.b"}, {"first.*": "x"}, {"first.weight": "first.bias"}, {"*": "x*", "f*": "y*"}]
+)
+def test_a_rename_that_is_not_clear_is_an_error(tmp_path, rename):
+    path = save(tmp_path / "a", Small())
+    with pytest.raises(UserError, match="rename"):
+        load(path, Small(), rename=rename)
+
+
+def test_what_is_allowed_to_be_missing_is_listed_and_left_at_initialisation(tmp_path):
+    path = save(tmp_path / "a", nn.Sequential(nn.Linear(3, 3)))
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+    before = kept(model)
+    done = load(path, model, allow_missing=["1.*"], override={"class.1": ...})
+    assert done.left_at_initialisation == ("1.weight", "1.bias")
+    assert torch.equal(before["1.weight"], model[1].weight)
+    back = nn.Sequential(nn.Linear(3, 3))
+    done = load(save(tmp_path / "b", model), back, allow_unexpected=["1.*"], override={"class.1": ...})
+    assert done.left_out == ("1.weight", "1.bias")
+
+
+@pytest.mark.parametrize("frozen", ["parameter", "buffer"])
+def test_what_stays_at_initialisation_and_is_frozen_is_always_an_error(tmp_path, frozen):
+    path = save(tmp_path / "a", nn.Sequential(nn.Linear(3, 3)))
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+    if frozen == "parameter":
+        model[1].weight.requires_grad_(False)
+    else:
+        model[1].register_buffer("weights", torch.ones(1))
+    with pytest.raises(CheckpointError, match="frozen, so that no training repairs them"):
+        load(path, model, allow_missing=["1.*"], override={"class.1": ...})
+
+
+def test_statistics_of_a_new_layer_that_trains_may_start_anew(tmp_path):
+    path = save(tmp_path / "a", nn.Sequential(nn.Linear(3, 3)))
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    assert len(load(path, model, allow_missing=["1.*"], override={"class.1": ...}).left_at_initialisation) == 5
+
+
+RENAMES = {
+    "parallel wrapper": (lambda name: f"module.{name}", {("module.*", "*")}),
+    "part of a larger model": (lambda name: f"encoder.{name}", {("encoder.*", "*")}),
+    "norm called otherwise": (lambda name: name.replace("norm.", "bn."), {("bn.*", "norm.*")}),
+    "gamma and beta": (
+        lambda name: name.replace("norm.weight", "norm.gamma").replace("norm.bias", "norm.beta"),
+        {("norm.gamma", "norm.weight"), ("norm.beta", "norm.bias")},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", RENAMES)
+def test_likely_renames_of_files_from_elsewhere(tmp_path, case):
+    change, patterns = RENAMES[case]
+    model = Small()
+    torch.save({change(name): tensor for name, tensor in model.state_dict().items()}, tmp_path / "a.pt")
+    other = Small()
+    made = plan(tmp_path / "a.pt", other)
+    assert {one.pattern for one in made.likely_renames} == patterns
+    load(tmp_path / "a.pt", other, rename=dict(patterns))
+    assert same(kept(model), kept(other))
+
+
+def test_ties_are_kept_and_a_lost_tie_is_told(tmp_path):
+    path = save(tmp_path / "a", Small(tied=True))
+    loaded = Small(tied=True)
+    load(path, loaded)
+    assert loaded.again.weight is loaded.first.weight
+    loose = Small(tied=True)
+    loose.again.weight = nn.Parameter(loose.first.weight.detach().clone())
+    assert "tie.again.weight" in {one.key for one in plan(path, loose).settings}
+    made = plan(save(tmp_path / "b", loose), Small(tied=True))
+    assert made.clean  # the values agree, so nothing is lost
+    with torch.no_grad():
+        loose.again.weight.zero_()
+    assert "tie.again.weight" in {one.key for one in plan(save(tmp_path / "c", loose), Small(tied=True)).settings}
+
+
+def test_a_model_is_rebuilt_from_its_constructor(saved):
+    path, model = saved
+    seen = [rebuild(path) for _ in range(5)]
+    assert all(same(kept(model), kept(one)) for one in seen)
+    assert all(type(one) is TwoProjections for one in seen)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    size: int
+    shape: tuple[int, ...] = (1, 2)
+
+
+class Composed(nn.Module):
+    def __init__(self, settings, /, inner, *sizes, activation=nn.ReLU, **more):
+        super().__init__()
+        self.settings, self.inner, self.activation, self.more = settings, inner, activation(), more
+        self.layers = nn.ModuleList(nn.Linear(settings.size, size) for size in sizes)
+
+
+def test_constructors_take_dataclasses_classes_and_further_constructors(tmp_path):
+    made = Constructor.of(Composed, Settings(3), Constructor.of(nn.Linear, 2, 2), 4, 5, activation=nn.SiLU, extra=None)
+    model = made.build()
+    assert isinstance(model.inner, nn.Linear)
+    back = rebuild(save(tmp_path / "a", model), allow=[__name__])
+    assert back.settings == Settings(3)
+    assert isinstance(back.activation, nn.SiLU)
+    assert back.more == {"extra": None}
+    assert same(kept(model), kept(back))
+    other = Constructor.of(Composed, Settings(3, (1, 3)), Constructor.of(nn.Linear, 2, 2), 4, 5).build()
+    keys = {one.key for one in plan(tmp_path / "a", other).settings}
+    assert {"settings.shape", "activation", "extra"} <= keys
+
+
+@pytest.mark.parametrize("argument", [print, torch.ones(2), object(), lambda: 0])
+def test_an_argument_that_cannot_be_stored_is_told_at_once(argument):
+    with pytest.raises(UserError, match="kind"):
+        Constructor.of(Small, kind=argument)
+    with pytest.raises(UserError, match="unexpected keyword"):
+        Constructor.of(Small, unknown=1)
+
+
+@pytest.mark.parametrize(
+    ("class_name", "words"),
+    [
+        ("os:system", "no class"),
+        ("subprocess:Popen", "no class of modules"),
+        ("some_module_that_is_not_there:Net", "not imported"),
+        ("torch.fx.graph_module:GraphModule", "no class of modules"),
+        ("tests.checkpoint.kit:Missing", "no class 'Missing'"),
+        ("tests.checkpoint.kit:Small.forward", "no class"),
+        ("tests.checkpoint.kit:nn.Module", "no class"),
+    ],
+)
+def test_only_classes_of_modules_that_are_known_are_called(tmp_path, class_name, words):
+    stored = dataclasses.replace(Constructor.of(Small), class_name=class_name, kind=None)
+    with pytest.raises(CheckpointError, match=words):
+        stored.build()
+
+
+def test_a_checkpoint_without_a_constructor_says_so(tmp_path):
+    with pytest.raises(CheckpointError, match=r"save with build=Constructor.of"):
+        rebuild(save(tmp_path / "a", Small()))
+
+
+def test_a_class_that_has_changed_since_is_told(tmp_path, monkeypatch):
+    path = save(tmp_path / "a", Constructor.of(Small).build())
+    real = Small.__init__
+
+    def grown(self, *args, **kwargs):
+        real(self, *args, **kwargs)
+        self.more = nn.Linear(1, 1)
+
+    monkeypatch.setattr(Small, "__init__", grown)
+    with pytest.raises(CheckpointError, match="the class has changed since"):
+        rebuild(path)
+
+
+def test_a_stored_metric_is_computed_again(tmp_path):
+    model = Constructor.of(TwoProjections).build()
+    path = save(tmp_path / "a", model, metrics={"hierarchy": Measured(value=-0.8162, noise=0.01)})
+    rebuild(path, verify=lambda model: -0.8170)
+    with pytest.raises(CheckpointError, match=r"stored -0.8162 .*now 0.74"):
+        rebuild(path, verify=lambda model: 0.74)
+    other = Constructor.of(TwoProjections).build()
+    before = kept(other)
+    for wrong in (lambda model: float("nan"), {"other": lambda model: 0.0}):
+        with pytest.raises(CheckpointError):
+            load(path, other, verify=wrong)
+        assert same(before, kept(other))
+
+
+def test_a_training_that_was_set_up_otherwise_is_not_resumed(tmp_path):
+    training = Training().steps(3)
+    path = save(tmp_path / "a", training.state, config={"lr": 1e-2})
+
+    def refused(words, change, **given):
+        other = Training(seed=4)
+        change(other)
+        before = other.weights()
+        with pytest.raises(CheckpointError, match=words):
+            resume(path, other.state, **given)
+        assert same(before, other.weights())
+
+    refused("lr: 0.01 stored, 0.1 here", lambda other: None, config={"lr": 0.1})
+    refused("optimizers differ", lambda other: other.state.optimizers.pop("critic"))
+    refused("parts differ", lambda other: other.state.parts.pop("places"))
+    refused("parts differ", lambda other: other.state.parts.update(more=Places()))
+    refused("the models", lambda other: other.state.models.pop("critic"))
+    refused("drop.p", lambda other: setattr(other.model.drop, "p", 0.9))
+    refused("'one-cycle' is a", lambda other: other.state.parts.update({"one-cycle": Places()}))
+    refused("match no difference", lambda other: None, override={"drop.p": 0.1})
+
+    def swapped(other):
+        other.state.optimizers["main"] = torch.optim.AdamW(list(other.model.parameters())[::-1])
+
+    refused("in the same order", swapped)
+    refused(
+        "is a torch.optim.sgd.SGD",
+        lambda other: other.state.optimizers.update(main=torch.optim.SGD(other.model.parameters())),
+    )
+    other = Training(seed=4)
+    other.state.parts.pop("places")
+    assert resume(path, other.state, allow_left=["places"], config={"lr": 0.1}, override={"lr": 0.1}).left == {
+        "places": "it is not part of this training; name it among the parts"
+    }
+
+
+def test_weights_alone_are_not_a_training(tmp_path):
+    path = save(tmp_path / "a", dict(Small().state_dict()))
+    with pytest.raises(CheckpointError, match="weights alone"):
+        resume(path, TrainingState({"model": Small()}))
+    load(path, Small())
