@@ -11,20 +11,28 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Action": "trimtab.actions",
+    "BackOff": "trimtab.actions",
+    "Clip": "trimtab.actions",
     "Detector": "trimtab.detectors",
     "Diagnosis": "trimtab.records",
+    "EarlyStop": "trimtab.actions",
     "Finding": "trimtab.records",
     "Guard": "trimtab.guard",
     "Hypothesis": "trimtab.hypotheses",
     "Judge": "trimtab.judge",
     "Live": "trimtab.live",
+    "LowerLearningRate": "trimtab.actions",
     "Milestone": "trimtab.milestone",
     "Note": "trimtab.records",
     "Notify": "trimtab.actions",
     "Outcome": "trimtab.records",
+    "Patience": "trimtab.patience",
+    "ResetMoments": "trimtab.actions",
+    "RollBack": "trimtab.actions",
     "Run": "trimtab.run",
     "Severity": "trimtab.records",
     "Signal": "trimtab.records",
+    "SkipStep": "trimtab.actions",
     "Stop": "trimtab.actions",
     "System": "trimtab.system",
     "Trace": "trimtab.trace",
@@ -64,7 +72,14 @@ sys.modules[__name__].__class__ = _Package
 
 if TYPE_CHECKING:
     from trimtab.actions import Action as Action
+    from trimtab.actions import BackOff as BackOff
+    from trimtab.actions import Clip as Clip
+    from trimtab.actions import EarlyStop as EarlyStop
+    from trimtab.actions import LowerLearningRate as LowerLearningRate
     from trimtab.actions import Notify as Notify
+    from trimtab.actions import ResetMoments as ResetMoments
+    from trimtab.actions import RollBack as RollBack
+    from trimtab.actions import SkipStep as SkipStep
     from trimtab.actions import Stop as Stop
     from trimtab.compare import compare as compare
     from trimtab.detectors import Detector as Detector
@@ -75,6 +90,7 @@ if TYPE_CHECKING:
     from trimtab.judge import Judge as Judge
     from trimtab.live import Live as Live
     from trimtab.milestone import Milestone as Milestone
+    from trimtab.patience import Patience as Patience
     from trimtab.records import Diagnosis as Diagnosis
     from trimtab.records import Finding as Finding
     from trimtab.records import Note as Note

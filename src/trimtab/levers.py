@@ -82,6 +82,7 @@ class Levers:
         self._at_work: dict[int, list[Effect]] = {}
         self._gradients: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
         self._return: _Return | None = None
+        self._in_a_row: dict[int, int] = {}
 
     def past(self, stream: str = "main") -> Any:
         """Return the Trace of a stream, read-only: `past("main").window("gradient_norm", 256)`."""
@@ -124,6 +125,10 @@ class Levers:
         """Say whether the update of this optimizer that is running now is left out."""
         return id(optimizer) in self._gradients
 
+    def left_out_in_a_row(self, optimizer: torch.optim.Optimizer | None) -> int:
+        """Return how many updates of this optimizer, up to the latest, were left out one after the other."""
+        return self._in_a_row.get(id(optimizer), 0)
+
     def around(self, effect: Effect) -> None:
         """Let an effect change this update, when it has not begun, and those that follow until it is over."""
         self._effects.append(effect)
@@ -141,6 +146,7 @@ class Levers:
         """
         self.find_parts()
         restored = self.state.restore(snapshot.captured, data=data)
+        self._in_a_row.clear()
         if self.snapshots is not None:
             self.snapshots.went_back(snapshot)
         for optimizer in self.state.optimizers.values():
@@ -202,6 +208,7 @@ class Levers:
         if any(effect.over for effect in self._effects):
             self._effects = [effect for effect in self._effects if not effect.over]
         gradients = self._gradients.pop(id(optimizer), None)
+        self._in_a_row[id(optimizer)] = 0 if gradients is None else self.left_out_in_a_row(optimizer) + 1
         for parameter, gradient in gradients or ():
             parameter.grad = gradient
         return gradients is not None

@@ -17,11 +17,12 @@ from trimtab.records import Finding, Severity, Signal
 from trimtab.trace import Trace
 
 
-def found(code="gradient-exploding", *, step=40, since=40, subject="", **changes):
+def found(code="gradient-exploding", *, step=40, since=40, subject="", came_back=None, **changes):
     """A finding, as the policy hands it to an action."""
     facts = {
         "code": code, "severity": Severity.ERROR, "step": step, "since_step": since, "subject": subject,
-        "summary": f"{code} at step {step}", "measured": 1.0, "threshold": 0.0, "event": "opened", **changes,
+        "summary": f"{code} at step {step}", "measured": 1.0, "threshold": 0.0, "event": "opened",
+        "evidence": {} if came_back is None else {"came_back": came_back}, **changes,
     }  # fmt: skip
     return Finding(**facts)
 

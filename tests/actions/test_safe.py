@@ -51,7 +51,7 @@ def test_nothing_touches_a_training_that_goes_well():
 
 def test_a_number_that_is_not_finite_is_left_out_before_it_does_harm():
     for code in ("loss-not-finite", "gradient-not-finite"):
-        assert safe.policy()[code] == (SkipStep(), RollBack(when="weights lost"))
+        assert safe.policy()[code] == (SkipStep(at_most=50), RollBack(when="skipping in vain"))
 
 
 def test_only_what_is_answered_as_the_table_does_needs_its_confirmations():

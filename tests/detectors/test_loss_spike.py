@@ -16,7 +16,9 @@ def run(losses, every=1):
     for step, loss in enumerate(losses):
         values = {"loss": loss}
         if step < 32 or step % every == 0:
-            values |= {"update_ratio": [0.002], "gradient_norm": 1.0 if loss < 50 else 40.0}
+            values["update_ratio"] = [0.002]
+        if step < 32 or step % max(every // 8, 1) == 0:
+            values["gradient_norm"] = 1.0 if loss < 50 else 40.0
         rows.append(row(step, values))
     return rows
 
@@ -39,11 +41,17 @@ def test_one_beyond_all_measure_is_told_at_once():
     assert (finding.step, finding.evidence["came_back"]) == (80, 0.0)
 
 
+def test_it_is_told_before_the_update_which_only_the_loss_and_the_gradient_are_known_of():
+    rows = run([*CALM, 3e5])
+    before = row(80, {"loss": 3e5, "gradient_norm": 40.0})
+    assert the(opened(LossSpike(), [*rows[:-1], before])).step == 80
+
+
 def test_it_is_found_on_thin_rows_too_and_resolves():
     happened = events(LossSpike(), run([*CALM, 60.0, *CALM, *CALM, *CALM], every=64))
     assert [(event.event, event.step) for event in happened if isinstance(event, Finding)] == [
-        ("opened", 128),
-        ("resolved", 256),
+        ("opened", 88),
+        ("resolved", 120),
     ]
 
 

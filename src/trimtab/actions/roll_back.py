@@ -6,11 +6,16 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from trimtab.actions._action import Action
+from trimtab.actions.skip_step import has_passed
 from trimtab.checkpoint.state import DATA_GOES_ON
+from trimtab.checkpoint.tree import place
 from trimtab.errors import UserError
 from trimtab.levers import lost
 from trimtab.live import Live
 from trimtab.records import Finding, Outcome
+
+IN_VAIN = 8
+"""After so many updates in a row that were left out, the cause is not the batches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,28 +31,38 @@ class RollBack(Action):
     would have been if what went wrong does not happen again. That needs the position in the data to be a part, such as
     `Guard(state={"batches": batches})`; what could not be put back is named in the outcome.
 
-    `when="weights lost"` makes it wait until a weight is not finite, as a second answer after one that prevents that:
-    `(SkipStep(), RollBack(when="weights lost"))`.
+    As a second answer, after one that leaves updates out, it waits until that cannot help: with `when="weights lost"`
+    until a weight or a buffer is not finite, with `when="skipping in vain"` also until 8 updates in a row were left out
+    and the finding still holds: `(SkipStep(), RollBack(when="skipping in vain"))`.
 
     Declined while there is no good snapshot. When the same snapshot did not help twice, an older one is taken.
     """
 
     name: ClassVar[str] = "roll-back"
     changes: ClassVar[Literal["nothing", "schedule", "weights"]] = "weights"
+    each_update: ClassVar[bool] = True
     goes_back: ClassVar[bool] = True
     data: Literal["onward", "again"] = "onward"
-    when: Literal["always", "weights lost"] = "always"
+    when: Literal["always", "weights lost", "skipping in vain"] = "always"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.data not in ("onward", "again"):
             raise UserError(f"roll-back: data={self.data!r}; expected 'onward' or 'again'")
-        if self.when not in ("always", "weights lost"):
-            raise UserError(f"roll-back: when={self.when!r}; expected 'always' or 'weights lost'")
+        if self.when not in ("always", "weights lost", "skipping in vain"):
+            raise UserError(f"roll-back: when={self.when!r}; expected 'always', 'weights lost' or 'skipping in vain'")
 
     def needed(self, live: Live | None, finding: Finding) -> bool:
-        """Say whether a weight is lost, where it waits for that; this reads every weight."""
-        return self.when == "always" or live is None or lost(live.parameters) or lost(live.model_parameters)
+        """Say whether it is time; where it waits for lost weights this reads all of them."""
+        if self.when == "always" or live is None:
+            return finding.event != "judged"
+        levers = live.levers
+        if self.when == "skipping in vain" and levers is not None:
+            if has_passed(finding):
+                return False
+            if levers.left_out_in_a_row(live.optimizer) >= IN_VAIN:
+                return True
+        return lost(live.parameters) or lost(live.model_parameters) or _buffer_lost(live)
 
     def apply(self, live: Live | None, finding: Finding) -> Outcome:
         """Put everything back, or decline."""
@@ -73,3 +88,23 @@ class RollBack(Action):
         if left:
             text += "; left as it is: " + ", ".join(f"{name} ({why})" for name, why in left.items())
         return replace(self.outcome(finding, "done", text), to_step=to_step, to_steps=dict(snapshot.steps))
+
+
+def _buffer_lost(live: Live) -> bool:
+    """Say whether a buffer is not finite that was so in the newest good snapshot, such as a running mean."""
+    levers = live.levers
+    good = levers.snapshots.newest_good() if levers is not None and levers.snapshots is not None else None
+    if levers is None or good is None:
+        return False
+    kept = good.captured.tensors
+    buffers = {
+        place("model", name, called): buffer
+        for name, model in levers.state.models.items()
+        for called, buffer in model.named_buffers()
+    }
+    broken = (
+        [key for key, buffer in buffers.items() if key in kept and lost([buffer])]
+        if lost(list(buffers.values()))
+        else []
+    )
+    return any(not lost([kept[key]]) for key in broken)

@@ -35,15 +35,15 @@ class Safe:
     because: str
 
 
-_SKIP = (SkipStep(), RollBack(when="weights lost"))
+_SKIP = (SkipStep(at_most=50), RollBack(when="skipping in vain"))
 _BACK_AND_SLOWER = (RollBack(), LowerLearningRate(factor=0.3, steps=50, ramp=50))
 
 SAFE: tuple[Safe, ...] = (
     Safe(
         code="loss-not-finite",
         actions=_SKIP,
-        because="an update without it costs nothing and one with it costs all weights; where they are lost already, "
-        "only an earlier state helps",
+        because="an update that is left out costs nothing and one that is taken costs all weights; where they are lost "
+        "already, or skipping does not help, an earlier state does",
     ),
     Safe(
         code="gradient-not-finite",
@@ -69,13 +69,24 @@ SAFE: tuple[Safe, ...] = (
     ),
     Safe(
         code="loss-spike",
-        actions=(RollBack(),),
-        because="one batch has moved the weights far; the state before it is some updates old and whole",
+        actions=_SKIP,
+        because="a loss a hundred times beyond all before comes from a broken batch, which is left out, or from broken "
+        "weights, for which an earlier state is needed",
     ),
     Safe(
         code="moments-poisoned",
         actions=(RollBack(),),
         because="the optimizer would need a thousand updates to forget; the state before the jump is some updates old",
+    ),
+    Safe(
+        code="metric-dropped",
+        actions=_BACK_AND_SLOWER,
+        because="what was learned is lost though the loss may not show it; the state of the best evaluation is known",
+    ),
+    Safe(
+        code="scaler-skips-too-often",
+        actions=(RollBack(),),
+        because="a loss scale that overflows for so long does not come down by itself, and an earlier one was right",
     ),
     Safe(
         code="logged-loss-not-finite",

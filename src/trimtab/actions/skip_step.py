@@ -32,7 +32,9 @@ class SkipStep(Action):
     trust: tuple[str, ...] = ()
 
     def needed(self, live: Live | None, finding: Finding) -> bool:
-        """Say whether the update is not left out already, by an answer to another finding or by a GradScaler."""
+        """Say whether the finding is about this update, and nobody leaves it out already."""
+        if has_passed(finding):
+            return False
         if live is None or live.levers is None:
             return True
         return not (live.skipped or live.levers.is_left_out(live.optimizer))
@@ -45,3 +47,8 @@ class SkipStep(Action):
         if why is not None:
             return self.outcome(finding, "declined", why)
         return self.outcome(finding, "done", f"left out update {live.step} of {live.stream!r}: {finding.summary}")
+
+
+def has_passed(finding: Finding) -> bool:
+    """Say whether a finding tells of something that is over: a leap of the loss that came back."""
+    return finding.evidence.get("came_back") == 1.0

@@ -40,7 +40,8 @@ class LossSpike(Detector):
     0.2.0
     """
 
-    reads: tuple[str, ...] = ("update_ratio",)
+    version: int = 2
+    reads: tuple[str, ...] = ("gradient_norm", "update_ratio")
     folds: tuple[Fold[Any], ...] = FOLDS
     release: int = 1
     excused_by: tuple[str, ...] = ("data-change", "curriculum", "restart")
@@ -54,8 +55,9 @@ class LossSpike(Detector):
     """A leap in one step by so many times all that the loss ever was is told before it comes back: it may never."""
     raised: float = 3.0
     """A learning rate so many times that of 16 steps before is being tried out, or is the reason by itself."""
-    recent: int = 128
-    """A leap is told while it is not older than this: full rows may be 64 steps apart."""
+    recent: int = 32
+    """A leap is told while it is not older than this: it lasts 16 steps at most, and rows with a gradient norm are at
+    most 8 apart."""
 
     def detect(self, trace: Trace) -> Finding | Unknown | None:
         course = course_of(trace)
