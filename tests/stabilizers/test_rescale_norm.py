@@ -214,6 +214,13 @@ def test_a_ring_keeps_the_latest_for_the_quantiles_and_everything_for_the_rest()
     assert found.top == ((0, 999.0), (1, 998.0))
 
 
+def test_a_batch_larger_than_the_ring_leaves_its_latest():
+    stats = NormStats(keep=4)
+    stats.add(torch.arange(10.0))
+    stats.add(torch.tensor([100.0, 100.0]))
+    assert stats.compute().p50 == pytest.approx((9 + 100) / 2)  # of 8, 9, 100, 100
+
+
 def test_what_is_not_finite_is_counted_apart_and_stands_first():
     stats = NormStats(top=3)
     stats.add(torch.tensor([1.0, math.nan, 3.0, math.inf]), max_norm=2.0, ids=[10, 11, 12, 13])
