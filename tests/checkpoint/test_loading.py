@@ -31,7 +31,7 @@ def saved(tmp_path):
 
 
 def test_the_bug_of_seed_file_003_is_refused_with_its_eight_renames(saved):
-    path, model = saved
+    path, _ = saved
     other = Constructor.of(TwoProjections, projection_dropout=0.0).build()
     before = kept(other)
     made = plan(path, other)
@@ -119,7 +119,9 @@ def test_every_setting_that_a_strict_load_does_not_see_is_seen(tmp_path, change,
     change(other)
     made = plan(path, other)
     assert key in {one.key for one in made.settings}
-    assert not (made.missing or made.unexpected or made.misfits)
+    assert not made.missing
+    assert not made.unexpected
+    assert not made.misfits
     load(path, other, override={one.key: ... for one in made.settings})
 
 

@@ -1,0 +1,438 @@
+"""Whatever a file is, it is refused with its name, or gives exactly what was saved. Nothing in it is run."""
+
+import hashlib
+import io
+import json
+import os
+import pickle
+import shutil
+import struct
+import zipfile
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from tests.checkpoint.kit import Small, Training, same, seal
+from trimtab.checkpoint import inspect, load, read_plain, resume, save, verify
+from trimtab.checkpoint.reading import read
+from trimtab.checkpoint.tensor_file import read as read_tensors
+from trimtab.errors import CheckpointError
+
+FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json")
+
+
+class Runs:
+    """Unpickling this would write a file."""
+
+    def __reduce__(self):
+        return os.mkdir, ("/tmp/trimtab-unpickled",)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    training = Training().steps(2)
+    path = save(tmp_path_factory.mktemp("whole") / "a", training.state, step=2, metrics={"loss": 0.5})
+    return path, training.state.capture().tensors
+
+
+@pytest.fixture
+def copied(whole, tmp_path):
+    return shutil.copytree(whole[0], tmp_path / "a")
+
+
+def is_refused_everywhere(path, words="", where=""):
+    """Every way in refuses it, naming the file; the training that it was meant for is as it was."""
+    training = Training(seed=8)
+    before = training.weights()
+    ways = {
+        "read": lambda: read(path),
+        "resume": lambda: resume(path, training.state),
+        "load": lambda: load(path, training.model, name="model"),
+    }
+    for call in ways.values():
+        with pytest.raises(CheckpointError) as refusal:
+            call()
+        assert words in str(refusal.value), str(refusal.value)
+        assert where in str(refusal.value)
+    assert verify(path).problem
+    assert same(before, training.weights())
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "longer", "link", "pipe", "folder"])
+def test_a_file_that_is_not_as_it_was(copied, name, damage):
+    file = copied / name
+    content = file.read_bytes()
+    file.unlink()
+    if damage == "empty":
+        file.write_bytes(b"")
+    elif damage == "cut":
+        file.write_bytes(content[: len(content) // 2])
+    elif damage == "longer":
+        file.write_bytes(content + b"\0")
+    elif damage == "link":
+        (copied.parent / "elsewhere").write_bytes(content)
+        file.symlink_to(copied.parent / "elsewhere")
+    elif damage == "pipe":
+        os.mkfifo(file)
+    elif damage == "folder":
+        file.mkdir()
+    is_refused_everywhere(copied, where=name)
+
+
+def test_bits_that_flipped_are_refused_or_change_nothing(whole, tmp_path):
+    path, tensors = whole
+    path = shutil.copytree(path, tmp_path / "a")
+    generator = torch.Generator().manual_seed(0)
+    for name in FILES:
+        content = (path / name).read_bytes()
+        bits = range(0, 8 * len(content), 17) if name == "manifest.json" else range(25)
+        for bit in bits:
+            if name != "manifest.json":
+                bit = int(torch.randint(8 * len(content), (1,), generator=generator))
+            flipped = bytearray(content)
+            flipped[bit // 8] ^= 1 << bit % 8
+            (path / name).write_bytes(flipped)
+            is_refused_or_right(path, tensors)
+        (path / name).write_bytes(content)
+    assert verify(path).ok
+
+
+def is_refused_or_right(path, tensors) -> bool:
+    """Whether it was refused; what is accepted must be what was saved."""
+    try:
+        contents = read(path)
+    except CheckpointError as error:
+        assert str(path) in str(error)
+        return True
+    assert contents.state["step"] == 2
+    assert all(torch.equal(contents.training[key], tensors[key]) for key in contents.training if key in tensors)
+    for model, mine in contents.tensors.items():
+        assert all(torch.equal(tensor, tensors[f"model/{model}/{name}"]) for name, tensor in mine.items())
+    return False
+
+
+def damaged(content: bytes, draw) -> bytes:
+    kind = draw(st.sampled_from(["flip", "cut", "splice", "overwrite", "double", "swap"]))
+    begin = draw(st.integers(0, len(content) - 1))
+    length = draw(st.integers(1, 64))
+    if kind == "flip":
+        changed = bytearray(content)
+        changed[begin] ^= 1 << draw(st.integers(0, 7))
+        return bytes(changed)
+    if kind == "cut":
+        return content[:begin]
+    if kind == "splice":
+        return content[:begin] + content[begin + length :]
+    if kind == "overwrite":
+        new = draw(st.binary(min_size=1, max_size=16))
+        return content[:begin] + new + content[begin + len(new) :]
+    if kind == "double":
+        return content[:begin] + content[begin : begin + length] + content[begin:]
+    return content[begin:] + content[:begin]
+
+
+def often(examples):
+    return settings(
+        max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )  # fmt: skip
+
+
+def is_refused_or_harmless(whole, tmp_path, data, name):
+    path, tensors = whole
+    copy = tmp_path / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(path, copy)
+    (copy / name).write_bytes(damaged((copy / name).read_bytes(), data.draw))
+    is_refused_or_right(copy, tensors)
+
+
+@given(data=st.data(), name=st.sampled_from(FILES))
+@often(60)
+def test_any_damage_to_any_file_is_refused_or_harmless(whole, tmp_path, data, name):
+    is_refused_or_harmless(whole, tmp_path, data, name)
+
+
+@pytest.mark.slow
+@given(data=st.data(), name=st.sampled_from(FILES))
+@often(2000)
+def test_any_damage_to_any_file_is_refused_or_harmless_at_length(whole, tmp_path, data, name):
+    is_refused_or_harmless(whole, tmp_path, data, name)
+
+
+SIGNED = st.sampled_from(["model.safetensors", "optimizer.safetensors", "state.json"])
+
+
+@given(data=st.data(), name=SIGNED)
+@often(40)
+def test_damage_under_a_manifest_that_agrees_with_it_raises_nothing_but_a_refusal(whole, tmp_path, data, name):
+    raises_nothing_but_a_refusal(whole, tmp_path, data, name)
+
+
+@pytest.mark.slow
+@given(data=st.data(), name=SIGNED)
+@often(2000)
+def test_damage_under_a_manifest_that_agrees_with_it_at_length(whole, tmp_path, data, name):
+    raises_nothing_but_a_refusal(whole, tmp_path, data, name)
+
+
+def raises_nothing_but_a_refusal(whole, tmp_path, data, name):
+    """A liar can sign what he changed. He gets other numbers in, but no other exception and nothing run."""
+    path, _ = whole
+    copy = tmp_path / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(path, copy)
+    (copy / name).write_bytes(damaged((copy / name).read_bytes(), data.draw))
+    seal(copy)
+    training = Training(seed=8)
+    before = training.weights()
+    try:
+        resume(copy, training.state)
+    except CheckpointError:
+        assert same(before, training.weights())
+    try:
+        inspect(copy)
+    except CheckpointError as error:
+        assert str(copy) in str(error)
+
+
+@given(st.binary(max_size=200) | st.binary(max_size=64).map(lambda content: struct.pack("<Q", 24) + b"{" + content))
+@settings(max_examples=200, deadline=None)
+def test_any_bytes_are_tensors_or_refused(content):
+    try:
+        read_tensors(bytearray(content), "file")
+    except CheckpointError as error:
+        assert str(error).startswith("file: ")
+
+
+def edited(path, name, change):
+    content = json.loads((path / name).read_text())
+    change(content)
+    (path / name).write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda m: m["files"]["state.json"].update(size=1), "the manifest says 1"),
+        (lambda m: m["files"]["state.json"].update(size=True), "size or the hash"),
+        (lambda m: m["files"]["model.safetensors"].update(sha256="0" * 64), "not what the manifest says"),
+        (lambda m: m["files"]["model.safetensors"].update(sha256=3), "size or the hash"),
+        (lambda m: m["files"].update({"../x": m["files"]["state.json"]}), "leads out of the checkpoint"),
+        (lambda m: m["files"].update({"/etc/passwd": m["files"]["state.json"]}), "leads out of the checkpoint"),
+        (lambda m: m["files"].update({"more.json": m["files"]["state.json"]}), "expected ["),
+        (lambda m: m["files"].pop("state.json"), "expected ["),
+        (lambda m: m.update(format=99), "install a newer"),
+        (lambda m: m.update(format=True), "format number is True"),
+        (lambda m: m.pop("format"), "no format number"),
+        (lambda m: m.update(more=1), "expected format and files"),
+        (lambda m: m.update(files=[]), "expected format and files"),
+    ],
+)
+def test_a_lying_manifest(copied, change, words):
+    edited(copied, "manifest.json", change)
+    is_refused_everywhere(copied, words, "model.safetensors" if "not what" in words else "")
+
+
+def test_a_file_that_nobody_listed(copied):
+    (copied / "more.bin").write_bytes(b"x")
+    is_refused_everywhere(copied, "which the manifest does not list")
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_a_pickle_that_is_called_safetensors_is_never_opened(copied, protocol):
+    with open(copied / "model.safetensors", "wb") as file:
+        pickle.dump(Runs(), file, protocol=protocol)
+    seal(copied)
+    is_refused_everywhere(copied, "a pickle and no safetensors file")
+    torch.save({"a": torch.ones(1)}, copied / "model.safetensors")
+    seal(copied)
+    is_refused_everywhere(copied, "a zip file")
+    assert not os.path.exists("/tmp/trimtab-unpickled")
+
+
+def file_of(header, data=b"", length=None) -> bytearray:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return bytearray(struct.pack("<Q", len(text) if length is None else length) + text + data)
+
+
+ONE = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (file_of({"a": ONE}, b"1234", length=2**63), "claims"),
+        (file_of({"a": ONE}, b"1234", length=10**9), "claims"),
+        (file_of({"a": {**ONE, "shape": [2**62, 2**62, 4]}}, b"1234"), "needs other than"),
+        (file_of({"a": {**ONE, "shape": [-1]}}, b"1234"), "whole numbers"),
+        (file_of({"a": {**ONE, "shape": [True]}}, b"1234"), "whole numbers"),
+        (file_of({"a": {**ONE, "shape": 4}}, b"1234"), "damaged"),
+        (file_of({"a": {**ONE, "dtype": "F33"}}, b"1234"), "damaged"),
+        (file_of({"a": {**ONE, "data_offsets": [4, 8]}}, b"12345678"), "is meant"),
+        (file_of({"a": {**ONE, "data_offsets": [0, 4], "more": 1}}, b"1234"), "has the keys"),
+        (file_of({"a": ONE, "b": ONE}, b"1234"), "is meant"),
+        (file_of({"a": ONE}, b"12345678"), "belong to no tensor"),
+        (file_of({"a": ONE}, b"12"), "is meant"),
+        (file_of({"a": 3}, b"1234"), "damaged"),
+        (file_of(b'{"a": 1, "a": 2}'), "twice"),
+        (file_of(b'{"a": NaN}'), "NaN"),
+        (file_of(b'{"a": 1e999}'), "too large"),
+        (file_of(b'{"a": ' + b"9" * 5000 + b"}"), "digits"),
+        (file_of(b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"), "deep"),
+        (file_of(b'{"a": "\xff"}'), "utf-8"),
+        (file_of({"__metadata__": {"a": 1}}), "not texts"),
+        (file_of({"__metadata__": {"trimtab.viewed": '{"a": "complex128"}'}, "a": ONE}, b"1234"), "cannot be bytes"),
+        (bytearray(b"12"), "cut off"),
+        (bytearray(b"\x1f\x8b" + b"0" * 20), "compressed"),
+    ],
+    ids=range(23),
+)
+def test_a_file_of_tensors_that_lies(content, words):
+    with pytest.raises(CheckpointError, match="x.safetensors") as refusal:
+        read_tensors(content, "x.safetensors")
+    assert words in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"format": 1, "format": 1}', "twice"),
+        ('{"format": NaN}', "NaN"),
+        ("[" * 10_000, "deep"),
+        ("[]", "no object"),
+        ("{}", "format number is None"),
+        ('{"format": 1}', "expected"),
+    ],
+)
+def test_a_state_that_lies(copied, text, words):
+    (copied / "state.json").write_text(text)
+    seal(copied)
+    is_refused_everywhere(copied, words, "state.json")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: s["models"]["model"]["tensors"]["first.weight"].update(sha256="0" * 64),
+        lambda s: s["models"]["model"]["tensors"]["first.weight"].update(shape=[1]),
+        lambda s: s["models"]["model"]["tensors"]["first.weight"].update(dtype="float33"),
+        lambda s: s["models"]["model"]["tensors"]["first.weight"].update(tied_to="first.bias"),
+        lambda s: s["models"]["model"]["tensors"].pop("first.weight"),
+        lambda s: s["models"]["model"]["tensors"].update(more=s["models"]["model"]["tensors"]["first.weight"]),
+        lambda s: s["models"]["model"].update(modules=3),
+        lambda s: s["models"]["model"].update(build=[]),
+        lambda s: s.update(models=[]),
+        lambda s: s.update(models={}),
+    ],
+    ids=range(10),
+)
+def test_a_description_that_lies(copied, change):
+    edited(copied, "state.json", change)
+    seal(copied)
+    is_refused_everywhere(copied)
+
+
+def test_huge_json_is_refused_before_it_is_read(copied):
+    os.truncate(copied / "manifest.json", 10**12)
+    is_refused_everywhere(copied, "at most", "manifest.json")
+
+
+@pytest.mark.parametrize("name", ["missing", "file", "runs"])
+def test_a_path_that_is_no_checkpoint_says_what_to_give(whole, tmp_path, name):
+    (tmp_path / "file").write_text("x")
+    shutil.copytree(whole[0], tmp_path / "runs" / "step-1")
+    words = {"missing": "no such folder", "file": "a checkpoint is a folder", "runs": "step-1"}[name]
+    with pytest.raises(CheckpointError, match=words):
+        inspect(tmp_path / name)
+
+
+# -- files from elsewhere ------------------------------------------------------------------------------------------
+
+
+def test_plain_files_are_read_whatever_they_are_called(tmp_path):
+    tensors = dict(Small().state_dict())
+    torch.save(tensors, tmp_path / "a.bin")
+    torch.save({"state_dict": tensors, "epoch": 3}, tmp_path / "b.pt")
+    torch.save({"mine": tensors, "other": {}, "epoch": 3}, tmp_path / "c.pt")
+    torch.save(tensors, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    save(tmp_path / "d", tensors)
+    assert same(read_plain(tmp_path / "a.bin"), tensors)
+    assert same(read_plain(tmp_path / "b.pt"), tensors)
+    assert same(read_plain(tmp_path / "c.pt", key="mine"), tensors)
+    assert same(read_plain(tmp_path / "old.pt"), tensors)
+    assert same(read_plain(tmp_path / "d" / "model.safetensors"), tensors)
+    with pytest.raises(CheckpointError, match="Say key="):
+        read_plain(tmp_path / "c.pt")
+
+
+def bomb(path, *, compressed: bool, overlapping: bool = False):
+    torch.save({"a": torch.zeros(10)}, path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    kind = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
+    with zipfile.ZipFile(path, "w", kind) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, bytes(20_000_000) if name.endswith("data/0") and compressed else content)
+    if overlapping:  # the directory lists one file a thousand times, each with the size of the whole
+        raw = bytearray(path.read_bytes())
+        end = raw.rfind(b"PK\x05\x06")
+        begin, entry = struct.unpack_from("<I", raw, end + 16)[0], 0
+        first = raw[begin : begin + 46 + sum(struct.unpack_from("<HHH", raw, begin + 28))]
+        struct.pack_into("<II", first, 20, 10**6, 10**6)
+        many = 1000
+        tail = bytearray(raw[end:])
+        struct.pack_into("<HHII", tail, 8, many, many, many * len(first), begin)
+        path.write_bytes(raw[:begin] + first * many + tail)
+        assert entry == 0
+
+
+@pytest.mark.parametrize("kind", ["compressed", "overlapping"])
+def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path, kind):
+    path = tmp_path / "bomb.pt"
+    bomb(path, compressed=kind == "compressed", overlapping=kind == "overlapping")
+    assert path.stat().st_size < 200_000
+    with pytest.raises(CheckpointError, match="would become"):
+        read_plain(path)
+    with pytest.raises(CheckpointError, match="would become"):
+        load(path, nn.Linear(1, 1))
+
+
+def test_a_file_with_objects_is_not_opened_and_its_advice_not_passed_on(tmp_path):
+    for name, content in {"a": Runs(), "b": {"w": torch.ones(1), "o": Small()}, "c": [torch.ones(1)]}.items():
+        for new in (True, False):
+            torch.save(content, tmp_path / f"{name}{new}.pt", _use_new_zipfile_serialization=new)
+            with pytest.raises(CheckpointError) as refusal:
+                read_plain(tmp_path / f"{name}{new}.pt")
+            assert "weights_only" not in str(refusal.value)
+    (tmp_path / "raw.pt").write_bytes(pickle.dumps(Runs()))
+    with pytest.raises(CheckpointError, match="no plain state_dict"):
+        read_plain(tmp_path / "raw.pt")
+    assert not os.path.exists("/tmp/trimtab-unpickled")
+
+
+@given(data=st.data(), new=st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_any_damage_to_a_file_of_torch_is_refused_or_read(data, new):
+    buffer = io.BytesIO()
+    torch.save({"a": torch.arange(6.0), "b": torch.ones(2, 2)}, buffer, _use_new_zipfile_serialization=new)
+    path = os.path.join(os.environ.get("TMPDIR", "/tmp"), f"trimtab-fuzz-{os.getpid()}.pt")
+    try:
+        with open(path, "wb") as file:
+            file.write(damaged(buffer.getvalue(), data.draw))
+        try:
+            assert all(isinstance(value, torch.Tensor) for value in read_plain(path).values())
+        except CheckpointError as error:
+            assert path in str(error)
+    finally:
+        os.remove(path)
+
+
+def test_the_hash_in_the_manifest_is_that_of_the_file(whole):
+    manifest = json.loads((whole[0] / "manifest.json").read_text())
+    for name, entry in manifest["files"].items():
+        content = (whole[0] / name).read_bytes()
+        assert entry == {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
