@@ -104,7 +104,7 @@ def test_back_off_finds_escalation_and_curriculum_and_they_rest(tmp_path):
 
 
 def test_a_rate_that_is_lowered_for_some_updates_is_no_foreign_one(tmp_path):
-    weights, parts, course, guard = train(
+    _, parts, course, guard = train(
         tmp_path / "a", policy={"loss-not-finite": (RollBack(), LowerLearningRate(steps=8, ramp=4))}, broken_at=(33,)
     )
     assert [o.result for o in guard.outcomes] == ["done", "done"]

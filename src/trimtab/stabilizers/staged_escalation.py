@@ -80,7 +80,8 @@ class StagedEscalation:
             each cooldown that did not help. Unknown is always held and never backed off.
         factor: what a back-off leaves of the way from the base, between 0 and 1.
         cooldown: looks for which a pause or a back-off lasts at least; where `step` is called at each update, hundreds.
-        restore: what each healthy look gives back of the reach, before the progress goes on.
+        restore: what each healthy look gives back of the reach, before the progress goes on; where `step` is called at
+            each update, hundredths, or it comes back faster than it was first raised and is backed off again.
         late_from: progress (0 to 1) from which `late_gate` is asked in place of `gate`.
         late_gate: the stricter gate of the late phase.
         on_foreign: "raise" makes a knob that somebody else wrote an error; "assert again" writes it again and logs it.
