@@ -97,6 +97,12 @@ def test_the_softmax_and_its_gradient_are_those_of_the_scores_themselves():
     )
 
 
+def test_the_subtracted_maximum_is_a_constant():
+    scores = torch.tensor([3.0, 1.0, -80.0], requires_grad=True)
+    shift_invariant_logits(scores, limit=50).sum().backward()
+    assert scores.grad.tolist() == [1, 1, 0]
+
+
 def test_a_row_without_a_valid_cell_is_uniform_and_without_gradient():
     scores = torch.randn(2, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
     mask = torch.tensor([[True, True, False, True], [False] * 4])

@@ -56,10 +56,8 @@ def shift_invariant_logits(
     if mask is not None:
         valid = valid & mask
     hidden = ~valid
-    constant = scores.detach()
-    largest = constant.masked_fill(hidden, -torch.inf).amax(dim, keepdim=True)
-    none_valid = ~valid.any(dim, keepdim=True)
-    logits = scores.masked_fill(hidden, 0.0) - largest.masked_fill(none_valid, 0.0)
+    largest = scores.detach().masked_fill(hidden, -torch.inf).amax(dim, keepdim=True)
+    logits = scores.masked_fill(hidden, 0.0) - largest
     if limit is not None and limit > 0:
         logits = logits.clamp_min(-limit)
-    return logits.masked_fill(hidden, -torch.inf).masked_fill(none_valid, 0.0)
+    return logits.masked_fill(hidden, -torch.inf).masked_fill(~valid.any(dim, keepdim=True), 0.0)
