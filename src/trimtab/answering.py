@@ -6,6 +6,7 @@ found in between waits for the next update of its stream.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -67,11 +68,12 @@ class Answering:
         self.levers.escalations = [
             part for part in parts.values() if hasattr(part, "pause") and hasattr(part, "back_off")
         ]
-        self.levers.find_parts = self._find_parts
+        self.levers.find_parts = self._look_once_more
         if any(getattr(action, "each_update", False) for action in self.respond.actions):
             judge.going_on = []
         self._unanswered: list[Finding] = []
         self._of_namings = -1
+        self._looked_again = False
         self.on_failure = on_failure
 
     # -- what was found --------------------------------------------------------------------------------------------
@@ -190,19 +192,25 @@ class Answering:
                     loose.register_buffer(f"{name.replace('.', '_')}-{place}", tensor)
         if any(True for _ in loose.buffers()):
             state.models["tensors"] = loose
-        self._find_parts()
+        self._find_parts(self._measure.parts)
 
-    def _find_parts(self) -> None:
-        """Look for schedulers and scalers that nobody handed over."""
+    def _find_parts(self, living: Iterable[weakref.ref[Any]]) -> None:
+        """Take in schedulers and scalers that nobody handed over."""
         if self.levers.snapshots is None:
             return
         parts = self.levers.state.parts
         known = {id(part) for part in parts.values()}
-        for name, part in discover.parts_of(self.levers.state.optimizers.values()).items():
+        for name, part in discover.parts_of(living, self.levers.state.optimizers.values()).items():
             if id(part) not in known:
                 while name in parts:
                     name += "'"
                 parts[name] = part
+
+    def _look_once_more(self) -> None:
+        """Before the first rollback: a part that is found only now was in no snapshot, and the outcome says so."""
+        if not self._looked_again:
+            self._looked_again = True
+            self._find_parts(discover.look_around().parts)
 
     def _snapshot(self, call: Callable[..., Any], *args: Any) -> None:
         """Do something with snapshots; a training that cannot be captured is told so once and goes on without."""

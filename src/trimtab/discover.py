@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import sys
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,18 +21,35 @@ from torch import nn
 
 @dataclass(frozen=True, slots=True)
 class Living:
-    """What one look over the living objects found; `loaders` are (batch size, rows of the data set)."""
+    """What one look over the living objects found; `loaders` are (batch size, rows of the data set).
+
+    `parts` are schedulers and GradScalers, of whatever optimizer; they are not kept alive.
+    """
 
     modules: tuple[nn.Module, ...]
     optimizers: tuple[torch.optim.Optimizer, ...]
     loaders: tuple[tuple[int, int], ...]
+    parts: tuple[weakref.ref[Any], ...] = ()
 
 
 def look_around() -> Living:
     """Find the living modules, optimizers and loaders in one pass over the collector's objects."""
     data = sys.modules.get("torch.utils.data")
-    kinds: list[type] = [nn.Module, torch.optim.Optimizer, *([data.DataLoader] if data is not None else [])]
-    found: tuple[list[Any], ...] = ([], [], [])
+    schedulers, scalers, modules, optimizers, *loaders = _of_kinds(
+        torch.optim.lr_scheduler.LRScheduler, torch.amp.GradScaler, nn.Module, torch.optim.Optimizer,
+        *([data.DataLoader] if data is not None else []),
+    )  # fmt: skip
+    return Living(
+        modules=tuple(modules),
+        optimizers=tuple(optimizers),
+        loaders=tuple(sorted(set(_sizes(loaders[0] if loaders else ())))),
+        parts=tuple(weakref.ref(part) for part in (*schedulers, *scalers)),
+    )
+
+
+def _of_kinds(*kinds: type) -> tuple[list[Any], ...]:
+    """Return the living objects of each of these classes, those of their subclasses included."""
+    found: tuple[list[Any], ...] = tuple([] for _ in kinds)
     kind_of: dict[type, int] = {}
     for thing in gc.get_objects():
         # `type(...)` and not `isinstance`: the latter asks lazy proxies for their class and may wake them up.
@@ -41,7 +59,7 @@ def look_around() -> Living:
             kind = kind_of[its_type] = next((i for i, one in enumerate(kinds) if issubclass(its_type, one)), -1)
         if kind >= 0:
             found[kind].append(thing)
-    return Living(tuple(found[0]), tuple(found[1]), tuple(sorted(set(_sizes(found[2])))))
+    return found
 
 
 def _sizes(loaders: Iterable[Any]) -> Iterator[tuple[int, int]]:
@@ -52,21 +70,15 @@ def _sizes(loaders: Iterable[Any]) -> Iterator[tuple[int, int]]:
             continue  # an iterable data set has no length; that is no fault
 
 
-def parts_of(optimizers: Iterable[torch.optim.Optimizer]) -> dict[str, Any]:
-    """Return the schedulers of these optimizers and the GradScalers of this process, by name.
+def parts_of(living: Iterable[weakref.ref[Any]], optimizers: Iterable[torch.optim.Optimizer]) -> dict[str, Any]:
+    """Return of the living parts the schedulers of these optimizers and the GradScalers, by name.
 
     Of a scheduler that is made of others only the outer one counts: its state holds theirs.
     """
     mine = {id(optimizer) for optimizer in optimizers}
-    schedulers: list[Any] = []
-    scalers: list[Any] = []
-    for thing in gc.get_objects():
-        its_type = type(thing)
-        if issubclass(its_type, torch.optim.lr_scheduler.LRScheduler):
-            if id(getattr(thing, "optimizer", None)) in mine:
-                schedulers.append(thing)
-        elif issubclass(its_type, torch.amp.GradScaler) and thing.is_enabled():
-            scalers.append(thing)
+    there = [part for part in (reference() for reference in living) if part is not None]
+    scalers = [part for part in there if isinstance(part, torch.amp.GradScaler) and part.is_enabled()]
+    schedulers = [part for part in there if id(getattr(part, "optimizer", None)) in mine]
     inner = {id(one) for scheduler in schedulers for one in getattr(scheduler, "_schedulers", ())}
     found: dict[str, Any] = {}
     for part in (*(one for one in schedulers if id(one) not in inner), *scalers):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -127,6 +128,11 @@ class Measure:
     def namings(self) -> int:
         """How often anything got a name so far."""
         return self._streams.namings
+
+    @property
+    def parts(self) -> tuple[weakref.ref[Any], ...]:
+        """The schedulers and GradScalers of the process, as far as they were found."""
+        return self._streams.parts
 
     @property
     def streams(self) -> dict[str, int]:

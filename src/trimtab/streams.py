@@ -184,6 +184,7 @@ class Streams:
         everything: every parameter of every model, and their names.
         held: ids of the parameters that some optimizer holds.
         loaders: (batch size, rows of the data set) of each DataLoader.
+        parts: the schedulers and GradScalers of the process.
         namings: how often anything got a name; what was written about names is old when it has grown.
     """
 
@@ -203,6 +204,7 @@ class Streams:
         self.everything: tuple[list[torch.Tensor], tuple[str, ...]] = ([], ())
         self.held: frozenset[int] = frozenset()
         self.loaders: tuple[tuple[int, int], ...] = ()
+        self.parts: tuple[weakref.ref[Any], ...] = ()
         self.namings = 0
         self.explored = False
         for optimizer in (optimizers or {}).values():
@@ -312,7 +314,7 @@ class Streams:
         held = {id(p) for stream in self.all() for p in stream.parameters}
         if self._find_models:
             self.models = discover.models_of(living, held | reached)
-        self.loaders = living.loaders
+        self.loaders, self.parts = living.loaders, living.parts
         self._named = discover.names_of(self.models)
         self.held = frozenset(held)
         self.everything = ([p for _, p in self._named.values()], tuple(name for name, _ in self._named.values()))

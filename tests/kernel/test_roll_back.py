@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -79,13 +80,12 @@ def run(path, *, schedule="none", data="again", broken_at=(), kind=AdamW, compil
 @pytest.mark.parametrize("schedule", list(SCHEDULES))
 def test_with_data_again_it_is_bit_for_bit_the_training_that_never_went_wrong(tmp_path, schedule):
     clean, _, clean_schedule = run(tmp_path / "clean", schedule=schedule)
-    for name, broken_at in (("once", (25,)), ("twice", (17, 33))):
-        back, guard, scheduler = run(tmp_path / name, schedule=schedule, broken_at=broken_at)
-        assert [o.result for o in guard.outcomes] == ["done"] * len(broken_at)
-        assert "left as it is" not in guard.outcomes[0].because
-        assert same(clean, back)
-        assert scheduler is None or same(clean_schedule.state_dict(), scheduler.state_dict())
-        assert same_when_replayed(guard)
+    back, guard, scheduler = run(tmp_path / "back", schedule=schedule, broken_at=(17, 33))
+    assert [o.result for o in guard.outcomes] == ["done", "done"]
+    assert "left as it is" not in guard.outcomes[0].because
+    assert same(clean, back)
+    assert scheduler is None or same(clean_schedule.state_dict(), scheduler.state_dict())
+    assert same_when_replayed(guard)
 
 
 def test_a_compiled_model_goes_back_too(tmp_path):
@@ -154,16 +154,18 @@ def test_weights_that_a_scaler_hides_by_leaving_every_update_out_are_seen_and_go
     assert all(p.isfinite().all() for p in model.parameters())
 
 
-def game(path, *, broken_at=None, where="second", data="again"):
-    """Two optimizers that step in turn on one batch after the other."""
+def game(path, *, broken_at=None, where="second"):
+    """Two optimizers that step in turn on one batch after the other; without a path nobody watches."""
     torch.manual_seed(0)
     first, second = net(0, dropout=0.2), net(1, dropout=0.2)
     optimizers = {"first": Adam(first.parameters(), lr=0.01), "second": SGD(second.parameters(), lr=0.05)}
     batches = Batches(torch.arange(200), 8, seed=3)
-    policy = {"loss-not-finite": RollBack(data=data)}
-    count = 0
-    with Guard(path, [first, second], optimizers, respond=policy, state={"batches": batches}, snapshots=OFTEN) as guard:
-        while not count or taken(guard, "second") < UPDATES:
+    policy = {"loss-not-finite": RollBack(data="again")}
+    count, guard = 0, None
+    if path:
+        guard = Guard(path, [first, second], optimizers, respond=policy, state={"batches": batches}, snapshots=OFTEN)
+    with guard or nullcontext():
+        while not count or (taken(guard, "second") if guard else count) < UPDATES:
             index = int(next(batches).sum())
             loss = loss_of(first, index) + loss_of(second, index).detach()
             (loss * (NAN if count == broken_at and where == "first" else 1.0)).backward()
@@ -414,7 +416,7 @@ def test_where_nothing_fires_a_training_that_responds_is_bit_identical_to_a_bare
 
 
 def test_two_that_step_in_turn_and_respond_are_bit_identical_to_bare_ones(tmp_path):
+    bare, _ = game(None)
     guarded, guard = game(tmp_path / "a")
     assert not guard.outcomes
-    watched, _ = game(tmp_path / "b", data="onward")
-    assert same(guarded, watched)
+    assert same(bare, guarded)
