@@ -171,7 +171,8 @@ def test_a_rate_that_somebody_else_wrote_is_an_error(call):
     rate = LearningRate(opt, decay=cosine(10))
     opt.param_groups[0]["lr"] = 0.3
     with pytest.raises(UserError, match=r"group 0 is 0\.3 where 0\.1 was written.*set_factor"):
-        call(rate)
+        [call(rate), rate.step()]
+    assert opt.param_groups[0]["lr"] == 0.3
 
 
 def test_a_second_scheduler_is_noticed():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from types import SimpleNamespace
 
@@ -89,6 +90,51 @@ def test_a_rollback_with_every_schedule_ends_bit_for_bit_where_it_would_have_end
     assert course[-1] == clean[-1]
     for name in ("rate", "schedule", "escalation", "curriculum", "batches"):
         assert getattr(parts, name).state_dict() == getattr(kept, name).state_dict()
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        ("optimizer", "schedule", "rate", "escalation"),
+        ("escalation", "optimizer", "schedule", "rate"),
+        ("rate", "escalation", "schedule", "optimizer"),
+    ],
+)
+def test_the_order_in_which_a_run_is_put_together_again_does_not_matter(order):
+    def made():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 3))
+        optimizer = torch.optim.SGD(parameter_groups(model, ["0", "1"]), lr=0.02)
+        rate = LearningRate(optimizer, w=warm_up(5, start=0.2), staged=0.1)
+        phases = [
+            Phase(name="head", begins=0, trains=("1",)),
+            Phase(name="all", begins=4, trains=("*",), learning_rate={"0": 0.5}),
+        ]
+        schedule = ModuleSchedule(model, optimizer, phases, rate=rate)
+        staged = Knob("staged", 0.1, 1.0, lambda v: rate.set_factor("staged", v), lambda: rate.factors["staged"])
+        return model, {
+            "optimizer": optimizer, "rate": rate, "schedule": schedule, "escalation": StagedEscalation([staged], 20),
+        }  # fmt: skip
+
+    def some(model, parts, times):
+        rates = []
+        for _ in range(times):
+            parts["optimizer"].zero_grad()
+            model(torch.ones(2, 6)).square().mean().backward()
+            parts["optimizer"].step()
+            for name in ("rate", "schedule", "escalation"):
+                parts[name].step()
+            rates.append(parts["rate"].rates)
+        return rates
+
+    model, parts = made()
+    some(model, parts, 7)
+    stored = {name: copy.deepcopy(part.state_dict()) for name, part in parts.items()}
+    other, again = made()
+    for name in order:
+        again[name].load_state_dict(stored[name])
+    assert some(other, again, 9) == some(model, parts, 9)
+    assert again["rate"].rates[0] == pytest.approx(0.5 * again["rate"].rates[1])
 
 
 def test_back_off_finds_escalation_and_curriculum_and_they_rest(tmp_path):

@@ -406,6 +406,8 @@ def test_a_code_that_no_rule_has_is_an_error():
         HealthGate(Source(), ("metric-droped",))
     with pytest.raises(UserError, match="always be open"):
         HealthGate(Source(), ())
+    with pytest.raises(UserError, match="Source has none"):
+        HealthGate(Source(), BOTH, fresh={"accuracy": 3})
 
 
 # -- with a real Guard -----------------------------------------------------------------------------------------------

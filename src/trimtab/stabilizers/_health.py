@@ -104,6 +104,8 @@ class HealthGate:
         for code in codes:
             if code not in known:
                 raise UserError(f"HealthGate: no detector has the code {code!r}.{nearest(code, known)}")
+        if fresh and not hasattr(watched, "history"):
+            raise UserError(f"HealthGate: fresh needs the history of a Guard; {type(watched).__name__} has none")
         self.watched = watched
         self.codes = tuple(codes)
         self.severity = severity

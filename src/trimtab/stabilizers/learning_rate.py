@@ -103,6 +103,11 @@ class LearningRate:
         return {name: course.at(self.taken) for name, course in self._courses.items()} | self._constants
 
     @property
+    def multipliers(self) -> tuple[float, ...]:
+        """The multiplier of each group."""
+        return tuple(self._multipliers)
+
+    @property
     def rates(self) -> tuple[float, ...]:
         """The rate of each group, as it was written."""
         return tuple(self._written)
@@ -127,16 +132,14 @@ class LearningRate:
         if name in self._courses:
             raise UserError(f"LearningRate: {name!r} follows a course; choose another name for a constant factor")
         finite("LearningRate", **{name: value})
-        self._mine()
         self._constants[name] = float(value)
-        self._write()
+        self._write_if_mine()
 
     def set_multiplier(self, group: int, value: float) -> None:
         """Set the multiplier of one group and write its rate at once."""
         finite("LearningRate", multiplier=value)
-        self._mine()
         self._multipliers[group] = float(value)
-        self._write()
+        self._write_if_mine()
 
     def take(self, metric: str, value: float) -> None:
         """Take in one value of the metric that a plateau watches, and write the rates at once.
@@ -148,11 +151,10 @@ class LearningRate:
         known = sorted({course.metric for course in watching})
         if metric not in known:
             raise UserError(f"LearningRate: no plateau watches {metric!r}.{nearest(metric, known)} Watched: {known}")
-        self._mine()
         for course in watching:
             if course.metric == metric:
                 course.take(float(value))
-        self._write()
+        self._write_if_mine()
 
     def state_dict(self) -> dict[str, Any]:
         """Return steps taken, bases, multipliers, constants and what plateaus remember, as plain values."""
@@ -200,11 +202,26 @@ class LearningRate:
             self._multipliers.append(1.0)
             self._written.append(float(group["lr"]))
 
+    def _write_if_mine(self) -> None:
+        """Write between two steps, unless somebody else wrote: then the next step says so.
+
+        While a stored state is put back the optimizer may have its rates already, and this object its state not yet.
+        """
+        if not self._foreign():
+            self._write()
+
+    def _foreign(self) -> list[tuple[int, float, float]]:
+        """Return group, rate and what was written, for each rate that is not what was written."""
+        pairs = enumerate(zip(self.optimizer.param_groups, self._written, strict=False))
+        return [
+            (place, float(group["lr"]), wrote)
+            for place, (group, wrote) in pairs
+            if float(group["lr"]) != wrote
+            and not (torch.is_tensor(group["lr"]) and math.isclose(float(group["lr"]), wrote, rel_tol=1.2e-7))
+        ]
+
     def _mine(self) -> None:
-        for place, (group, wrote) in enumerate(zip(self.optimizer.param_groups, self._written, strict=False)):
-            found = float(group["lr"])
-            if found == wrote or (torch.is_tensor(group["lr"]) and math.isclose(found, wrote, rel_tol=1.2e-7)):
-                continue
+        for place, found, wrote in self._foreign():
             text = f"the rate of group {place} is {found:g} where {wrote:g} was written: somebody else writes it too"
             if self.on_foreign == "raise":
                 raise UserError(

@@ -321,6 +321,12 @@ class ModuleSchedule:
                     "set it after the phase began"
                 )
         for place, group in enumerate(self.optimizer.param_groups):
+            wanted = self._lr_factors[self._place][place]
+            if self._sets_rates and self._rate is not None and self._rate.multipliers[place] != wanted:
+                raise self._failed(
+                    f"the multiplier of group {place} is {self._rate.multipliers[place]:g} where {wanted:g} was set: "
+                    "restore the LearningRate together with this schedule, and set no multiplier by hand"
+                )
             pairs = []
             if self._sets_rates and self._rate is None:
                 pairs.append(("lr", self._rates[place] * self._lr_factors[self._place][place]))
