@@ -3,7 +3,7 @@
     python docs/build.py            write docs/catalogue/
     python docs/build.py --check    exit with 1 and name the pages that are not current
 
-Nothing is imported that needs torch.
+Nothing is imported that needs torch, but for the table of safe answers.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ def pages() -> dict[str, str]:
         body = [MADE, f"# {title}", line + _HOW_TO_READ[kind], contents]
         for entry in members:
             body += [f"## {entry.code}", entry.summary, *_DESCRIBE[kind](entry)]
+        if kind == "action":
+            body += _safe()
         made[f"{stem}.md"] = "\n\n".join(body) + "\n"
     return made
 
@@ -83,7 +86,9 @@ _HOW_TO_READ = {
         "counted. Of one family only the strongest weight for the cause and the strongest against it count."
     ),
     "sensor": " Each name in backticks is a signal: a column of the rows in a run folder.",
-    "action": " An action is used only where `respond` names it.",
+    "action": (
+        " An action is used only where `respond` names it; `respond=\"safe\"` names those of [a table](#what-safe-does)."
+    ),
     "stabilizer": (
         " They are put in by hand, and none of them knows of any model: [how to stabilize a model]"
         "(../how-to/stabilize-a-model.md)."
@@ -149,6 +154,33 @@ def _sensor(entry: Entry) -> Iterable[str]:
 def _action(entry: Entry) -> Iterable[str]:
     yield from map(_text, entry.headings.values())
     yield _facts(entry.facts)
+
+
+def _safe() -> Iterable[str]:
+    """Yield the section about `respond="safe"`; its table holds actions, so that only this part needs torch."""
+    from trimtab.actions import safe
+
+    yield "# What safe does"
+    yield inspect.cleandoc(safe.__doc__ or "")
+    rows = [
+        (
+            f"[{row.code}](detectors.md#{row.code})",
+            ", then ".join(f"[`{_given(action)}`](#{action.name})" for action in row.actions),
+            ", ".join("any number" if action.at_most is None else str(action.at_most) for action in row.actions),
+            "as the rule" if row.confirm is None else str(row.confirm),
+            row.because,
+        )
+        for row in safe.SAFE
+    ]
+    yield _table(("finding", "answer", "at most", "confirm", "because"), rows)
+
+
+def _given(action: Any) -> str:
+    """Return an action as one would write it, with the settings that are not its defaults but for the budget."""
+    own = {one.name: getattr(action, one.name) for one in fields(action) if one.name != "at_most"}
+    usual = type(action)()
+    changed = ", ".join(f"{name}={value!r}" for name, value in own.items() if value != getattr(usual, name))
+    return f"{type(action).__name__}({changed})"
 
 
 def _stabilizer(entry: Entry) -> Iterable[str]:

@@ -67,7 +67,9 @@ class Levers:
         state, snapshots: as given.
         escalations: every part with `pause(because)` and `back_off(because)`.
         find_parts: called before the training goes back, to look for parts of it that are not known yet.
+        on_failure: takes (part, error) of an effect that failed and is dropped.
         no_snapshots: why there are none.
+        postponed: ids of findings for which the training goes back only if leaving updates out does not help.
     """
 
     def __init__(
@@ -76,7 +78,9 @@ class Levers:
         self.state, self.snapshots = state, snapshots
         self.escalations: list[Any] = []
         self.find_parts: Callable[[], None] = lambda: None
+        self.on_failure: Callable[[str, Exception], None] = lambda part, error: None
         self.no_snapshots = "" if snapshots is not None else "no snapshots are taken"
+        self.postponed: set[str] = set()
         self._past = past
         self._effects: list[Effect] = []
         self._at_work: dict[int, list[Effect]] = {}
@@ -187,8 +191,7 @@ class Levers:
 
     def settle(self, optimizer: torch.optim.Optimizer) -> None:
         """Undo what an update that raised has left behind: nobody heard its end."""
-        for effect in reversed(self._at_work.pop(id(optimizer), [])):
-            effect.after(optimizer)
+        self._undo(optimizer)
         self._gradients.pop(id(optimizer), None)
 
     def begin(self, optimizer: torch.optim.Optimizer, stream: str, live: Any) -> None:
@@ -196,15 +199,17 @@ class Levers:
         if self.is_left_out(optimizer):
             return
         at_work = self._at_work.setdefault(id(optimizer), [])
-        for effect in self._effects:
+        for effect in list(self._effects):
             if effect.stream == stream and not effect.over:
                 at_work.append(effect)  # first, so that one which fails half-way is undone
-                effect.before(optimizer, live)
+                try:
+                    effect.before(optimizer, live)
+                except Exception as error:  # noqa: BLE001 - fail open: the effect is dropped, the training goes on
+                    self._drop(effect, error)
 
     def end(self, optimizer: torch.optim.Optimizer) -> bool:
         """Undo what was changed for this update only; say whether it was left out."""
-        for effect in reversed(self._at_work.pop(id(optimizer), [])):
-            effect.after(optimizer)
+        self._undo(optimizer)
         if any(effect.over for effect in self._effects):
             self._effects = [effect for effect in self._effects if not effect.over]
         gradients = self._gradients.pop(id(optimizer), None)
@@ -212,6 +217,18 @@ class Levers:
         for parameter, gradient in gradients or ():
             parameter.grad = gradient
         return gradients is not None
+
+    def _undo(self, optimizer: torch.optim.Optimizer) -> None:
+        for effect in reversed(self._at_work.pop(id(optimizer), [])):
+            try:
+                effect.after(optimizer)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._drop(effect, error)
+
+    def _drop(self, effect: Effect, error: Exception) -> None:
+        if effect in self._effects:
+            self._effects.remove(effect)
+        self.on_failure(f"effect {type(effect).__name__}", error)
 
     def release(self) -> None:
         """Undo everything at once: the training stops, or Trimtab leaves it alone."""

@@ -86,3 +86,21 @@ def test_of_a_leap_that_came_back_nothing_is_left_to_answer():
 @pytest.mark.parametrize(("event", "needed"), [("opened", True), ("worsened", True), ("judged", False)])
 def test_as_a_first_answer_it_is_given_once(event, needed):
     assert RollBack().needed(training().live(), found(event=event)) is needed
+
+
+def test_while_updates_are_left_out_for_another_finding_it_waits():
+    one = training("Adam")
+    one.snapshots.begin({"main": -1})
+    left_out(one, 3)
+    assert not RollBack().needed(one.live(), found(id="F1"))
+    left_out(one, 2)
+    assert not RollBack().needed(one.live(), found(id="F1", event="judged"))
+    one.gradient()
+    one.update()
+    assert not RollBack().needed(one.live(), found(id="F2", event="judged"))
+    assert RollBack().needed(one.live(), found(id="F1", event="judged"))
+    RollBack().apply(one.live(), found(id="F1", event="judged"))
+    one.levers.end(one.optimizer)
+    one.gradient()
+    one.update()
+    assert not RollBack().needed(one.live(), found(id="F1", event="judged"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trimtab.actions import ACTIONS
+from trimtab.actions import ACTIONS, safe
 from trimtab.detectors import DETECTORS, GradientsAccumulate
 from trimtab.hypotheses import HYPOTHESES
 from trimtab.report.catalogue import entries, sections
@@ -122,3 +122,11 @@ def test_a_changed_page_and_a_page_too_many_are_noticed_and_mended(build, tmp_pa
 def test_the_readme_counts_what_there_is():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"{len(DETECTORS)} detectors, {len(SENSORS)} sensors, {len(HYPOTHESES)} causes" in readme
+
+
+def test_the_table_of_safe_answers_is_printed_row_by_row():
+    table = page_of("actions").split("\n# What safe does\n")[1]
+    for row in safe.SAFE:
+        (line,) = (line for line in table.splitlines() if line.startswith(f"| [{row.code}]"))
+        assert row.because in line
+        assert all(f"[`{type(action).__name__}(" in line for action in row.actions)

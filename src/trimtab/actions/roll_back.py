@@ -35,7 +35,9 @@ class RollBack(Action):
     until a weight or a buffer is not finite, with `when="skipping in vain"` also until 8 updates in a row were left out
     and the finding still holds: `(SkipStep(), RollBack(when="skipping in vain"))`.
 
-    Declined while there is no good snapshot. When the same snapshot did not help twice, an older one is taken.
+    While updates are being left out for another finding the weights do not move, so it waits: until updates are taken
+    again, or until the eighth that is not. Declined while there is no good snapshot. When the same snapshot did not
+    help twice, an older one is taken.
     """
 
     name: ClassVar[str] = "roll-back"
@@ -54,13 +56,19 @@ class RollBack(Action):
 
     def needed(self, live: Live | None, finding: Finding) -> bool:
         """Say whether it is time; where it waits for lost weights this reads all of them."""
-        if self.when == "always" or live is None:
+        levers = live.levers if live is not None else None
+        if live is None or levers is None:
             return finding.event != "judged"
-        levers = live.levers
-        if self.when == "skipping in vain" and levers is not None:
+        in_a_row = levers.left_out_in_a_row(live.optimizer)
+        if self.when == "always":
+            if 0 < in_a_row < IN_VAIN:
+                levers.postponed.add(finding.id)
+                return False
+            return finding.event != "judged" or finding.id in levers.postponed
+        if self.when == "skipping in vain":
             if has_passed(finding):
                 return False
-            if levers.left_out_in_a_row(live.optimizer) >= IN_VAIN:
+            if in_a_row >= IN_VAIN:
                 return True
         return lost(live.parameters) or lost(live.model_parameters) or _buffer_lost(live)
 
@@ -69,6 +77,7 @@ class RollBack(Action):
         if live is None or live.levers is None:
             return self.outcome(finding, "declined", "no further update came, so there is no place to go back from")
         levers = live.levers
+        levers.postponed.discard(finding.id)
         if levers.snapshots is None:
             return self.outcome(finding, "declined", f"there is no snapshot: {levers.no_snapshots}")
         snapshot = levers.snapshots.newest_good()
