@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from trimtab.actions import Notify
 from trimtab.batches import Batches
 from trimtab.checkpoint.rotation import Checkpoints
 from trimtab.config import as_dict
@@ -196,6 +197,16 @@ def test_the_callers_random_numbers_are_left_alone(tmp_path):
     torch.manual_seed(5), np.random.seed(5), random.seed(5)
     train(TOY, root=tmp_path, resume="last")
     assert (torch.rand(1).item(), np.random.rand(), random.random()) == drawn
+
+
+def test_a_training_that_is_answered_goes_on_with_what_is_left_of_its_budgets(tmp_path):
+    respond = {"loss-diverging": Notify(at_most=2), "*": Notify()}
+    first, _ = trained(tmp_path, stop_at=18, fault="too-fast", respond=respond)
+    assert {outcome.action for outcome in first.outcomes()} == {"notify"}
+    for given, said in [(respond, "went on after update 12"), (None, "; findings are answered otherwise than before")]:
+        run, _ = trained(tmp_path, resume=first, respond=given, stop_at=19)
+        resumed = [outcome for outcome in run.outcomes() if outcome.action == "resume"]
+        assert resumed[-1].because.endswith(said)
 
 
 def test_no_checkpoints_where_none_are_wanted_or_possible(tmp_path):

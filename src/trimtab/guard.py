@@ -226,7 +226,9 @@ class Guard:
         return self.judge.open()
 
     def allows(self, batch: Any = None) -> bool:
-        """Say whether the update may be taken; hand over the batch so that a stuck loader can be seen.
+        """Say that the update may be taken; hand over the batch so that a stuck loader can be seen.
+
+        It is always True: an update that shall not happen is left out inside the step, whether this is asked or not.
 
         Raises:
             TrainingStopped: a response has asked for a stop.
@@ -472,6 +474,14 @@ class Guard:
         notes, self.outcomes = run.notes(), run.outcomes()
         self.history.retell(stored(), notes, self.outcomes)
         self.judge.failures = []  # noted then
+        if self.judge.going_on:
+            self.judge.going_on.clear()
+        because, answered = again.because, set[str]()
+        if self._answering is not None:
+            self._answering.respond.remember(self.outcomes)
+            answered = set(self._answering.respond.policy)
+        if answered != set(run.config().get("trimtab", {}).get("respond", ())):
+            because += "; findings are answered otherwise than before"
         self.events = run.events()
         self._metrics = {note.text: str(note.facts["better"]) for note in notes if note.kind == "metric"}
         self._folder.go_on(run.path, self._rows)
@@ -480,13 +490,13 @@ class Guard:
         outcome = Outcome(
             action="resume", code="", attempt=self.history.attempt,
             step=max((trace.step for trace in traces.values()), default=main), after_rows=self._rows, result="done",
-            changes="weights", because=again.because, to_step=main, to_steps={MAIN: main, **again.steps},
+            changes="weights", because=because, to_step=main, to_steps={MAIN: main, **again.steps},
         )  # fmt: skip
         self.outcomes.append(outcome)
         self._folder.write("outcome", outcome)
         self.history.tell(outcome)
         self.measure.go_on(attempt=self.history.attempt, steps=again.steps, update=again.update, seconds=seconds)
-        self._say(f"resume: {again.because}")
+        self._say(f"resume: {because}")
 
     def _on_event(self, event: Event) -> None:
         self.events.append(event)

@@ -86,6 +86,17 @@ class Respond:
         self._used: dict[tuple[str, int], int] = {}
         self._declined: set[tuple[str, int, str]] = set()
 
+    def remember(self, outcomes: Iterable[Outcome]) -> None:
+        """Count what was done before this process against the budgets."""
+        for outcome in outcomes:
+            key = next((key for key in (outcome.code, ANY) if key in self.policy), None)
+            if key is None or outcome.result == "declined":
+                continue
+            for place, action in enumerate(self.policy[key]):
+                if action.name == outcome.action:
+                    self._used[key, place] = self._used.get((key, place), 0) + 1
+                    break
+
     @property
     def actions(self) -> list[Action]:
         """Every action of the policy."""

@@ -161,6 +161,12 @@ def state_of(training: Training, place: Place) -> TrainingState:
     return TrainingState({"model": training.model}, training.optimizers, parts)
 
 
+def parts_of(training: Training) -> dict[str, Any]:
+    """Return what a Guard that goes back puts back besides models and optimizers; the loop itself goes on counting."""
+    batches = training.batches
+    return {**training.parts, **({"batches": batches} if hasattr(batches, "load_state_dict") else {})}
+
+
 class Keeper:
     """Makes the checkpoints of a training while its loop runs.
 

@@ -10,7 +10,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -18,12 +18,22 @@ from trimtab import config as settings
 from trimtab.detectors import DETECTORS
 from trimtab.errors import RunError, TrainingStopped, UserError, nearest
 from trimtab.guard import Guard
-from trimtab.resume import KEEP, Keeper, check_same, config_of, keeper_of, own_random_numbers, run_to_resume, seed_of
+from trimtab.resume import (
+    KEEP,
+    Keeper,
+    check_same,
+    config_of,
+    keeper_of,
+    own_random_numbers,
+    parts_of,
+    run_to_resume,
+    seed_of,
+)
 from trimtab.run import Run
 from trimtab.system import System, Training, find_system
 
 if TYPE_CHECKING:
-    from trimtab.actions import Action
+    from trimtab.respond import Policy
 
 log = logging.getLogger("trimtab")
 
@@ -41,7 +51,7 @@ def train(
     seed: int | None = None,
     root: str | Path | None = None,
     name: str | None = None,
-    respond: Mapping[str, Action] | None = None,
+    respond: Policy | Literal["safe"] | None = None,
     progress: Progress | None = None,
     guard_options: Mapping[str, Any] | None = None,
     resume: Run | str | Path | None = None,
@@ -59,7 +69,7 @@ def train(
         seed: of the weights, the data and every random number that the training draws; 0 when None.
         root: where the run folder goes; TRIMTAB_RUNS or ./runs when None.
         name: of the run; by default system, preset and fault.
-        respond: finding code -> Action; without it the Guard only observes.
+        respond: finding code -> Action, or several; or "safe". Without it the Guard only observes.
         progress: told after each update; reading the loss costs one device sync.
         guard_options: further keyword arguments of the Guard.
         resume: a run that ended early, to go on with in the same folder: a Run, its folder, the beginning of its id, or
@@ -106,7 +116,11 @@ def train(
             respond=respond,
             milestones=system.milestones(config),
             again=again,
-            **{"detectors": (*DETECTORS, *system.detectors), **(guard_options or {})},
+            **{
+                "detectors": (*DETECTORS, *system.detectors),
+                "state": parts_of(training),
+                **(guard_options or {}),
+            },
         )
         try:
             with guard:

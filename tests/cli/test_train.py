@@ -72,3 +72,35 @@ def test_a_setting_that_cannot_be_read_is_one_line(tmp_path, capsys, setting):
     said = run(capsys, "train", "separability", setting, "--root", tmp_path / "runs")
     assert said.code == 2
     assert len(said.err.splitlines()) == 1
+
+
+def test_a_run_that_was_interrupted_is_gone_on_with(tmp_path, capsys, monkeypatch):
+    words = ["train", "separability", "steps=20", "warmup=2", "--checkpoint-every", 5, "--keep", 2, "--root", tmp_path]
+    monkeypatch.setattr("trimtab_systems.separability.recipe.next_token_loss", interrupted_at(14))
+    assert run(capsys, *words).code == 130
+    (found,) = list_runs(tmp_path)
+    assert found.status == "interrupted"
+    monkeypatch.undo()
+    assert run(capsys, "train", "--resume", "last", "steps=20", "--root", tmp_path).code == 2  # warmup=2 is missing
+    assert run(capsys, "train", "--resume", "nope", "--root", tmp_path).code == 2
+    said = run(capsys, "train", "--resume", "last", "--root", tmp_path, "--fail-on", "never", "--format", "json")
+    assert said.code == 0, said
+    assert json.loads(said.out)["run"]["id"] == found.id
+    assert [outcome.because for outcome in found.outcomes()] == ["went on after update 5"]
+    again = run(capsys, "train", "--resume", "last", "--root", tmp_path)
+    assert again.code == 2
+    assert "has finished; there is nothing to go on with" in again.err
+
+
+def interrupted_at(call):
+    """Return a loss during whose `call`-th computation somebody presses Ctrl-C."""
+    from trimtab_systems.separability.losses import next_token_loss
+
+    calls = iter(range(1, call + 1))
+
+    def loss(*args):
+        if next(calls) == call:
+            raise KeyboardInterrupt
+        return next_token_loss(*args)
+
+    return loss

@@ -8,6 +8,7 @@ import typer
 
 from trimtab.cli._options import FailOn, Format, IgnoreRules, Level, Output, Respond, Root, examples
 from trimtab.cli._watching import responses
+from trimtab.errors import UserError
 
 
 def add_to(app: typer.Typer) -> None:
@@ -19,20 +20,39 @@ def add_to(app: typer.Typer) -> None:
             "trimtab train separability",
             "trimtab train separability --preset reference lr=1e-3 batch=64",
             "trimtab train separability --fault random-sequences",
+            "trimtab train --resume last",
         ),
     )(_train)
 
 
 def _train(
-    system: Annotated[str, typer.Argument(metavar="SYSTEM", help="The name of an installed system.")],
+    system: Annotated[
+        str | None,
+        typer.Argument(metavar="SYSTEM", help="The name of an installed system; left out with --resume."),
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings that differ from the preset.")
     ] = None,
-    preset: Annotated[str, typer.Option("--preset", metavar="NAME", help="The configuration to start from.")] = "tiny",
+    preset: Annotated[
+        str | None, typer.Option("--preset", metavar="NAME", help="The configuration to start from; tiny.")
+    ] = None,
     fault: Annotated[str | None, typer.Option("--fault", metavar="NAME", help="Break it in this known way.")] = None,
     config: Annotated[str | None, typer.Option("--config", metavar="FILE", help="A YAML file of settings.")] = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of weights, data and every random number.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", help="Of weights, data and every random number; 0.")
+    ] = None,
     name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the run.")] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option("--resume", metavar="RUN", help="Go on with a run that ended early, from its checkpoint."),
+    ] = None,
+    checkpoint_every: Annotated[
+        int | None,
+        typer.Option("--checkpoint-every", metavar="N", min=0, help="Updates between two checkpoints; steps / 10."),
+    ] = None,
+    keep: Annotated[
+        int, typer.Option("--keep", metavar="N", min=1, help="Checkpoints to keep, and the last good one.")
+    ] = 3,
     ignore: IgnoreRules = None,
     respond: Respond = None,
     root: Root = None,
@@ -47,10 +67,16 @@ def _train(
     from trimtab.train import train
     from trimtab.watch import policy
 
-    with _show.progress(system) as progress:
+    settings = list(settings or ())
+    if system is not None and "=" in system and resume is not None:
+        system, settings = None, [system, *settings]
+    if system is None and resume is None:
+        raise UserError("Missing argument 'SYSTEM': name a system, or a run to go on with by --resume RUN")
+    with _show.progress(system or str(resume)) as progress:
         run = train(
-            system, preset=preset, fault=fault, config_file=config, overrides=settings or (), seed=seed, root=root,
+            system, preset=preset, fault=fault, config_file=config, overrides=settings, seed=seed, root=root,
             name=name, respond=policy(responses(respond or ())) or None, progress=progress,
+            resume=resume, checkpoint_every=checkpoint_every, keep=keep,
             guard_options={"ignore": tuple(ignore or ())},
         )  # fmt: skip
     verdict = diagnose(run)
