@@ -321,10 +321,10 @@ class ModuleSchedule:
                     "set it after the phase began"
                 )
         for place, group in enumerate(self.optimizer.param_groups):
-            wanted = self._lr_factors[self._place][place]
-            if self._sets_rates and self._rate is not None and self._rate.multipliers[place] != wanted:
+            factor = self._lr_factors[self._place][place]
+            if self._sets_rates and self._rate is not None and self._rate.multipliers[place] != factor:
                 raise self._failed(
-                    f"the multiplier of group {place} is {self._rate.multipliers[place]:g} where {wanted:g} was set: "
+                    f"the multiplier of group {place} is {self._rate.multipliers[place]:g} where {factor:g} was set: "
                     "restore the LearningRate together with this schedule, and set no multiplier by hand"
                 )
             pairs = []
