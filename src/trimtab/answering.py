@@ -74,7 +74,7 @@ class Answering:
         self._unanswered: list[Finding] = []
         self._of_namings = -1
         self._looked_again = False
-        self.on_failure = on_failure
+        self.on_failure = self.levers.on_failure = on_failure
 
     # -- what was found --------------------------------------------------------------------------------------------
 

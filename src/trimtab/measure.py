@@ -376,7 +376,7 @@ class Measure:
         step, burst, every, numbers = stream.step, stream.burst, self.budget.every, stream.numbers
         weights = stream.live.weights_before if stream.live is not None else None
         live = self._live(stream, tuple(Root(value=one.value) for one in passes), weights)
-        if stream.norms is None and burst.due("often", step, every):
+        if stream.norms is None and self._is_read("often", stream):
             self._gradients(stream, live)
         fill(live, gradient_norms=stream.norms, clipped=stream.clipped)
         if burst.due("norms", step, every):
@@ -389,7 +389,7 @@ class Measure:
         if isinstance(found_inf, torch.Tensor):
             numbers["update_skipped"] = found_inf.reshape(())
         for sensor in self._at["before"]:
-            if burst.due(sensor.tier, step, every):
+            if self._is_read(sensor.tier, stream):
                 self._read(sensor, live, numbers)
         stream.live = live
         if self._waits(stream):
@@ -482,10 +482,14 @@ class Measure:
         if isinstance(fused, torch.Tensor):
             fill(live, scale=fused)
         for sensor in self._at["gradients"]:
-            if stream.burst.due(sensor.tier, stream.step, self.budget.every):
+            if self._is_read(sensor.tier, stream):
                 self._read(sensor, live, stream.numbers)
         norms = stream.numbers.get("gradient_norms")
         stream.norms = norms if isinstance(norms, torch.Tensor) else None
+
+    def _is_read(self, tier: Tier, stream: Stream) -> bool:
+        """Say whether a tier is read at this update; what a response decides by is known before each one."""
+        return (tier == "often" and self._act is not None) or stream.burst.due(tier, stream.step, self.budget.every)
 
     def _read(self, sensor: Sensor, live: Live, into: Numbers) -> None:
         try:

@@ -103,7 +103,7 @@ class Snapshots:
             UserError: something in the training cannot be captured; the message names it.
         """
         into = self._spare.pop() if self._spare else None
-        snapshot = Snapshot(steps=dict(steps), stream=stream, captured=self.state.capture(into))
+        snapshot = Snapshot(steps=dict(steps), stream=stream, captured=self._captured(into))
         self.taken += 1
         self._last = dict(steps)
         while self._pending:
@@ -191,10 +191,14 @@ class Snapshots:
         best = self.best
         value = values.get(best.metric) if best is not None else None
         if best is not None and isinstance(value, float) and best.improves(value):
-            best.captured = self.state.capture(best.captured)
+            best.captured = self._captured(best.captured)
             best.value, best.steps = value, dict(steps)
 
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _captured(self, into: Captured | None) -> Captured:
+        with torch.inference_mode(False):  # copies that an evaluation made could not be written to later
+            return self.state.capture(into)
 
     @staticmethod
     def _step_of(snapshot: Snapshot, stream: str) -> int:
