@@ -11,6 +11,7 @@ BENCHMARKS = (
     "benchmarks.detection",
     "benchmarks.false_alarms",
     "benchmarks.margins",
+    "benchmarks.checkpoint_mismatch",
 )
 
 

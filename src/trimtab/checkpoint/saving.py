@@ -78,7 +78,8 @@ def save(
         UserError: something cannot be stored without pickle, or a part has no state; the message says which.
     """
     if isinstance(model, Mapping) and model and all(isinstance(one, torch.Tensor) for one in model.values()):
-        return _save_tensors(path, model, config, metrics, step, seed, facts)  # type: ignore[arg-type]
+        weights: Any = model
+        return _save_tensors(path, weights, config, metrics, step, seed, facts)
     state = _training(model, optimizers, parts)
     moment = state.capture() if captured is None else captured
     if moment.left_out:

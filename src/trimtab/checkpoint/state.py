@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -149,7 +150,7 @@ class TrainingState:
             copies += _onto_model(name, model, captured.tensors)
             extra = unflatten(captured.plain["models"][name], captured.tensors)
             if extra:
-                actions.append(lambda model=model, extra=extra: put_extra_state(model, extra))  # type: ignore[misc]
+                actions.append(partial(put_extra_state, model, extra))
             restored.append(name)
         names = self.parameter_names()
         for name, optimizer in self.optimizers.items():
@@ -234,7 +235,9 @@ def unwrapped(model: nn.Module) -> nn.Module:
     """Return the model inside the wrappers that torch puts around it."""
     while True:
         if "_orig_mod" in model._modules:
-            model = model._modules["_orig_mod"]  # type: ignore[assignment]
+            inner = model._modules["_orig_mod"]
+            assert inner is not None
+            model = inner
         elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             model = model.module
         else:
