@@ -109,7 +109,7 @@ RECOVERABLE: tuple[Recoverable, ...] = (
         families=("mlp", "regression"),
     ),
     Recoverable(
-        name="escalation-jumps", inject=faults.escalation_jumps, onset=200, families=("vae", "table-vae"),
+        name="escalation-jumps", inject=faults.escalation_jumps, onset=200, families=("regression", "table-vae"),
         own_machinery=True,
     ),
     Recoverable(
