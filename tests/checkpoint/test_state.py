@@ -9,6 +9,7 @@ from torch import nn
 
 from tests.checkpoint.kit import Places, Small, Training, same
 from trimtab.checkpoint import TrainingState
+from trimtab.checkpoint.moments import home
 from trimtab.errors import UserError
 
 OPTIMIZERS = {
@@ -216,3 +217,18 @@ def test_ties_and_expanded_buffers():
     state.restore(then)
     assert model.again.weight is model.first.weight
     assert model.first.weight.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("key", "shape", "group", "device"),
+    [
+        ("step", (), {}, "cpu"),
+        ("step", (), {"capturable": True}, "meta"),
+        ("step", (), {"fused": True, "capturable": False}, "meta"),
+        ("exp_avg", (3,), {}, "meta"),
+        ("step_size", (), {}, "meta"),
+    ],
+)
+def test_state_from_a_file_goes_where_the_optimizer_wants_it(key, shape, group, device):
+    parameter = torch.empty(3, device="meta")  # stands for an accelerator
+    assert home(key, torch.zeros(shape), parameter, group).type == device

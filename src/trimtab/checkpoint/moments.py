@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -88,12 +89,16 @@ def plan(
         return Plan(copies=[], apply=lambda: optimizer.load_state_dict(whole))
     _check_groups(optimizer, plain["groups"], at, names, named=named)
     copies: list[tuple[torch.Tensor, torch.Tensor]] = []
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    parameters = [(parameter, group) for group in optimizer.param_groups for parameter in group["params"]]
     states: dict[Any, dict[str, Any]] = {}
     for position, held in plain["state"]:
-        parameter = parameters[position]
+        parameter, group = parameters[position]
         now = optimizer.state.get(parameter, {})
-        states[parameter] = {key: _kept(now.get(key), value, copies) for key, value in unflatten(held, tensors).items()}
+        mine = states[parameter] = {}
+        for key, value in unflatten(held, tensors).items():
+            if named:  # it comes from a file, where everything lies on the CPU
+                value = _moved(value, partial(home, key, parameter=parameter, group=group))
+            mine[key] = _kept(now.get(key), value, copies)
     others = unflatten(plain["others"], tensors)
     values = [unflatten(group["values"], tensors) for group in plain["groups"]]
     kept = [
@@ -121,6 +126,27 @@ def class_name(value: object) -> str:
     return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
+def home(key: str, value: torch.Tensor, parameter: torch.Tensor, group: Mapping[str, Any]) -> torch.device:
+    """Return the device where a tensor of an optimizer's state belongs, as `Optimizer.load_state_dict` decides it.
+
+    Counters of steps lie on the CPU, but for the optimizers that count on the device; all else lies beside the
+    parameter.
+    """
+    if key == "step" and value.dim() == 0 and not (group.get("capturable") or group.get("fused")):
+        return torch.device("cpu")
+    return parameter.device
+
+
+def _moved(tree: Any, where: Callable[[torch.Tensor], torch.device]) -> Any:
+    if isinstance(tree, torch.Tensor):
+        return tree.to(where(tree))
+    if type(tree) in (list, tuple):
+        return type(tree)(_moved(one, where) for one in tree)
+    if type(tree) is dict:
+        return {key: _moved(one, where) for key, one in tree.items()}
+    return tree
+
+
 def _flat(tree: Any, at: str, tensors: dict[str, torch.Tensor]) -> Plain:
     if type(tree) is dict and all(type(value) is torch.Tensor and type(key) is str for key, value in tree.items()):
         plain = {}
@@ -144,7 +170,7 @@ def _kept(now: Any, value: Any, copies: list[tuple[torch.Tensor, torch.Tensor]])
     if (
         isinstance(now, torch.Tensor)
         and now.layout == torch.strided
-        and (now.shape, now.dtype, now.device) == (value.shape, value.dtype, value.device)
+        and (now.shape, now.dtype) == (value.shape, value.dtype)
     ):
         copies.append((now, value))
         return now
