@@ -72,7 +72,9 @@ class Answering:
         if any(getattr(action, "each_update", False) for action in self.respond.actions):
             judge.going_on = []
         self._unanswered: list[Finding] = []
+        measure.let_go_by(self._let_go)
         self._of_namings = -1
+        self._found: set[str] = set()
         self._looked_again = False
         self.on_failure = self.levers.on_failure = on_failure
 
@@ -194,6 +196,15 @@ class Answering:
             state.models["tensors"] = loose
         self._find_parts(self._measure.parts)
 
+    def _let_go(self) -> None:
+        """Keep nothing alive that nobody handed over: an optimizer that is made anew takes the place of one."""
+        state = self.levers.state
+        state.optimizers, state.models = {}, {}
+        for name in self._found:
+            state.parts.pop(name, None)
+        self._found.clear()
+        self._of_namings = -1
+
     def _find_parts(self, living: Iterable[weakref.ref[Any]]) -> None:
         """Take in schedulers and scalers that nobody handed over."""
         if self.levers.snapshots is None:
@@ -205,6 +216,7 @@ class Answering:
                 while name in parts:
                     name += "'"
                 parts[name] = part
+                self._found.add(name)
 
     def _look_once_more(self) -> None:
         """Before the first rollback: a part that is found only now was in no snapshot, and the outcome says so."""

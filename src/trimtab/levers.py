@@ -228,7 +228,7 @@ class Levers:
     def _drop(self, effect: Effect, error: Exception) -> None:
         if effect in self._effects:
             self._effects.remove(effect)
-        self.on_failure(f"effect {type(effect).__name__}", error)
+            self.on_failure(f"effect {type(effect).__name__}", error)
 
     def release(self) -> None:
         """Undo everything at once: the training stops, or Trimtab leaves it alone."""

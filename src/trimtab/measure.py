@@ -321,6 +321,10 @@ class Measure:
         self._fresh, self._used, self._used_by = [], [], set()
         self._all_thin, self._went_back = False, True
 
+    def let_go_by(self, call: Callable[[], None]) -> None:
+        """Have `call` let go of optimizers when a new one appears: it may take the place of one that is gone."""
+        self._streams.let_go = call
+
     def pass_over(self) -> None:
         """Forget the backward passes of an update that is left out on the way back."""
         self._fresh, self._used, self._used_by = [], [], set()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import math
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -185,6 +185,7 @@ class Streams:
         held: ids of the parameters that some optimizer holds.
         loaders: (batch size, rows of the data set) of each DataLoader.
         parts: the schedulers and GradScalers of the process.
+        let_go: called when an optimizer appears, for whoever keeps others alive: it may take the place of one.
         namings: how often anything got a name; what was written about names is old when it has grown.
     """
 
@@ -205,6 +206,7 @@ class Streams:
         self.held: frozenset[int] = frozenset()
         self.loaders: tuple[tuple[int, int], ...] = ()
         self.parts: tuple[weakref.ref[Any], ...] = ()
+        self.let_go: Callable[[], None] = lambda: None
         self.namings = 0
         self.explored = False
         for optimizer in (optimizers or {}).values():
@@ -283,6 +285,7 @@ class Streams:
             ]
         else:
             if any(stream.holder() is not None for stream in self._by_optimizer.values()):
+                self.let_go()
                 gc.collect()  # an optimizer that a scheduler points back to dies only here
             heirs = [stream for stream in self._by_optimizer.values() if stream.holder() is None]
         if heirs:

@@ -32,6 +32,8 @@ class TooSteep(Detector):
 
 
 RULES = (*DETECTORS, TooSteep())
+LEAN = (TooSteep(), *(rule for rule in DETECTORS if rule.code in ("loss-not-finite", "gradient-not-finite")))
+"""Enough for most of these tests, and quicker."""
 
 
 def net(seed=0, dropout=0.0):

@@ -12,11 +12,12 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LambdaLR, OneCycleLR, ReduceLROnPlateau
 
-from tests.kernel.kit import RULES, batch, everything, loss_of, net, same, train
+from tests.kernel.kit import LEAN, batch, everything, loss_of, net, same, train
 from trimtab import Guard, TrainingStopped
 from trimtab.actions import LowerLearningRate, Notify, RollBack, SkipStep, Stop
 from trimtab.batches import Batches
 from trimtab.checkpoint.snapshots import Ring
+from trimtab.detectors import DETECTORS
 from trimtab.errors import UserError
 from trimtab.judge import replay
 from trimtab.milestone import Milestone
@@ -47,7 +48,7 @@ SCHEDULES = {
 }
 
 
-def run(path, *, schedule="none", data="again", broken_at=(), kind=AdamW, compiled=False):
+def run(path, *, schedule="none", data="again", broken_at=(), kind=AdamW, compiled=False, rules=LEAN):
     """Train on batches with a position; at these updates, counted with those that come twice, the loss is NaN."""
     model = net(dropout=0.2)
     seen = torch.compile(model, backend="eager") if compiled else model
@@ -58,7 +59,9 @@ def run(path, *, schedule="none", data="again", broken_at=(), kind=AdamW, compil
     np.random.seed(0)
     policy = {"loss-not-finite": RollBack(data=data)}
     count = 0
-    with Guard(path, seen, optimizer, respond=policy, state={"batches": batches}, snapshots=OFTEN) as guard:
+    with Guard(
+        path, seen, optimizer, respond=policy, state={"batches": batches}, snapshots=OFTEN, detectors=rules
+    ) as guard:
         while not count or taken(guard) < UPDATES:
             x, y = batch(int(next(batches).sum()))
             x = x + 0.01 * random.random() + torch.from_numpy(np.random.rand(*x.shape)).float() * 0.01
@@ -105,7 +108,8 @@ def test_onward_meets_other_batches_and_leaves_random_numbers_alone(tmp_path):
 
 
 def test_rows_after_it_are_those_of_the_next_attempt_and_go_on_one_by_one(tmp_path):
-    _, guard, _ = run(tmp_path / "a", broken_at=(25,))
+    _, guard, _ = run(tmp_path / "a", broken_at=(25,), rules=DETECTORS)
+    assert same_when_replayed(guard)
     rows = [(row.attempt, row.step) for row in Run(tmp_path / "a").rows() if "loss" in row.values]
     assert rows == [(0, step) for step in range(26)] + [(1, step) for step in range(20, UPDATES)]
     (outcome,) = Run(tmp_path / "a").outcomes()
@@ -121,7 +125,7 @@ def test_a_scheduler_and_a_scaler_are_found_and_go_back(tmp_path):
         scaler = torch.amp.GradScaler("cpu", init_scale=64.0, growth_interval=4)
         count = 0
         policy = {"too-steep": RollBack()}
-        with Guard(path, model, optimizer, respond=policy, detectors=RULES, snapshots=OFTEN) as guard:
+        with Guard(path, model, optimizer, respond=policy, detectors=LEAN, snapshots=OFTEN) as guard:
             while not count or taken(guard) < UPDATES:
                 factor = 1e7 if count == broken_at else 1.0
                 scaler.scale(loss_of(model, taken(guard) if count else 0, factor)).backward()
@@ -163,7 +167,10 @@ def game(path, *, broken_at=None, where="second"):
     policy = {"loss-not-finite": RollBack(data="again")}
     count, guard = 0, None
     if path:
-        guard = Guard(path, [first, second], optimizers, respond=policy, state={"batches": batches}, snapshots=OFTEN)
+        guard = Guard(
+            path, [first, second], optimizers, respond=policy, state={"batches": batches}, snapshots=OFTEN,
+            detectors=LEAN,
+        )  # fmt: skip
     with guard or nullcontext():
         while not count or (taken(guard, "second") if guard else count) < UPDATES:
             index = int(next(batches).sum())
@@ -204,7 +211,7 @@ def test_accumulated_gradients_of_the_abandoned_way_are_dropped(tmp_path):
         optimizer = Adam(model.parameters(), lr=0.01)
         count = 0
         policy = {"loss-not-finite": RollBack()}
-        with Guard(path, model, optimizer, respond=policy, snapshots=OFTEN) as guard:
+        with Guard(path, model, optimizer, respond=policy, snapshots=OFTEN, detectors=LEAN) as guard:
             while not count or taken(guard) < UPDATES:
                 step = taken(guard) if count else 0
                 for part in range(3):
@@ -347,7 +354,7 @@ def test_a_part_that_refuses_leaves_everything_as_it_is(tmp_path):
     optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9)
     policy = {"too-steep": RollBack()}
     with Guard(
-        tmp_path / "a", model, optimizer, respond=policy, detectors=RULES, state={"x": Stubborn()}, snapshots=OFTEN
+        tmp_path / "a", model, optimizer, respond=policy, detectors=LEAN, state={"x": Stubborn()}, snapshots=OFTEN
     ) as guard:
         for index in range(30):
             loss_of(model, index, 1e7 if index == 25 else 1.0).backward()

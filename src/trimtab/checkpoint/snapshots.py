@@ -142,7 +142,7 @@ class Snapshots:
                 else:
                     self._confirm(snapshot)
         moved = {name: step - self._last.get(name, -1) for name, step in steps.items()}
-        is_last = next((name for name in reversed(steps) if moved[name] > 0), stream) == stream
+        is_last = next((name for name in reversed(list(steps)) if moved[name] > 0), stream) == stream
         due = moved[stream] >= self.ring.every and (is_last or moved[stream] >= 2 * self.ring.every)
         if due and not self._pending and not troubled():
             self.take(steps, stream)
