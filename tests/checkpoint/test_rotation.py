@@ -177,6 +177,41 @@ def test_where_none_is_good_the_newest_whole_one_is_taken_and_may_become_good(tm
     assert len(checkpoints.mark_clean(22)) == 1
 
 
+class Knob:
+    """A part that moves a dropout while the training goes on."""
+
+    def __init__(self, dropout):
+        self.dropout = dropout
+
+    def state_dict(self):
+        return {"p": self.dropout.p}
+
+    def load_state_dict(self, state):
+        self.dropout.p = state["p"]
+
+
+def test_a_setting_that_moved_must_be_brought_back_by_a_part(tmp_path):
+    def moving(*, with_knob=True, p=0.1):
+        model = nn.Sequential(nn.Linear(2, 1), nn.Dropout(p))
+        return model, TrainingState({"model": model}, {}, {"knob": Knob(model[1])} if with_knob else {})
+
+    model, state = moving()
+    model[1].p = 0.4
+    with Checkpoints(tmp_path / "a") as checkpoints:
+        checkpoints.save(state, 10)
+    model, state = moving()
+    with Checkpoints(tmp_path / "a") as checkpoints:
+        assert checkpoints.resume(state) == 10
+    assert model[1].p == 0.4
+    with Checkpoints(tmp_path / "b") as checkpoints:
+        checkpoints.save(moving(with_knob=False, p=0.4)[1], 10)
+        with pytest.raises(
+            CheckpointError, match=r"1\.p: 0\.4 stored, 0\.1 here .*accept the present ones with override"
+        ):
+            checkpoints.resume(moving(with_knob=False)[1])
+        assert checkpoints.resume(moving(with_knob=False)[1], override={"1.p": 0.1}) == 10
+
+
 def test_nothing_to_resume_is_none(tmp_path):
     state = training(3.0)
     assert Checkpoints(tmp_path / "new").resume(state) is None

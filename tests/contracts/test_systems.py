@@ -63,6 +63,30 @@ def test_the_same_seed_gives_the_same_losses(name, run_of, tmp_path):
     assert [loss for _, _, loss in other] != [loss for _, _, loss in first]
 
 
+class Ended(BaseException):
+    """What ends a training early."""
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_stopping_and_going_on_is_exact(name, run_of, tmp_path):
+    def metrics_of(run, after):
+        rows = [row for row in run.rows() if row.step > after and "trimtab_seconds" not in row.values]
+        return [(r.stream, r.step, r.values[m]) for r in rows for m in r.values if m == "loss" or "validation/" in m]
+
+    def end(done, steps, loss):
+        if done * 2 >= steps:
+            raise Ended
+
+    with pytest.raises(Ended):
+        train(name, seed=0, root=tmp_path, progress=end)
+    run = train(resume="last", root=tmp_path)
+    (outcome,) = run.outcomes()
+    assert outcome.to_step > 0
+    whole = metrics_of(run_of(name, None, 0), outcome.to_step)
+    assert len(whole) >= 50
+    assert metrics_of(run, outcome.to_step)[-len(whole) :] == whole
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_a_healthy_training_ends_clean(name, seed, run_of):

@@ -19,7 +19,7 @@ import os
 import re
 import shutil
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,8 +28,10 @@ from typing import Any
 import torch
 
 from trimtab.checkpoint import loading
+from trimtab.checkpoint.planning import compare
 from trimtab.checkpoint.reading import read
 from trimtab.checkpoint.saving import save
+from trimtab.checkpoint.source import open_source
 from trimtab.checkpoint.state import TrainingState
 from trimtab.checkpoint.writing import GOOD, sync
 from trimtab.errors import CheckpointError, UserError
@@ -121,7 +123,8 @@ class Checkpoints:
     def resume(self, state: TrainingState, **how: Any) -> int | None:
         """Put a training back to its newest checkpoint, and let go of those that were made after it.
 
-        Damaged ones are not deleted but renamed: `damaged-step-...`.
+        Damaged ones are not deleted but renamed: `damaged-step-...`. A setting of the model that changes while it
+        trains, such as the probability of a dropout, must be as it was once all parts are put back.
 
         Args:
             state: the training as it was set up anew.
@@ -137,7 +140,17 @@ class Checkpoints:
         path = self.newest()
         if path is None:
             return None
-        loading.resume(path, state, **how)
+        moved = _moved(path, state, {})
+        override = {**dict.fromkeys(moved, ...), **how.pop("override", {})}
+        loading.resume(path, state, **how, override=override)
+        still = _moved(path, state, how)
+        still = {key: words for key, words in still.items() if key not in override or override[key] is ...}
+        if still:
+            raise CheckpointError(
+                f"{path}: settings of the model had other values then, and no part of the training brings them back: "
+                f"{'; '.join(still.values())}. Build the model with the stored values, give what changes them to "
+                "`parts`, or accept the present ones with override"
+            )
         step = step_of(path)
         for one in self.all():  # they belong to a past that will come otherwise, or again
             if one.step > step and damage(one.path) is None:
@@ -286,6 +299,19 @@ class Checkpoints:
         if text not in self.remarks:
             self.remarks.append(text)
             log.warning("%s", text)
+
+
+def _moved(path: Path, state: TrainingState, how: Mapping[str, Any]) -> dict[str, str]:
+    """Return the settings of models that are not as they were stored: key -> words."""
+    source = open_source(path)
+    found: dict[str, str] = {}
+    for name, model in state.models.items():
+        if name in source.models:
+            build = how.get("build")
+            build = build.get(name) if isinstance(build, Mapping) else build
+            plan = compare(source, model, name=name, build=build, config=how.get("config"), constants=False)
+            found.update((one.key, one.words) for one in plan.settings if one.source == "module")
+    return found
 
 
 def step_of(path: Path) -> int:
