@@ -1,6 +1,7 @@
 """A load plans first, refuses any difference, and says what it did."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -191,6 +192,36 @@ def test_a_rename_that_is_not_clear_is_an_error(tmp_path, rename):
     path = save(tmp_path / "a", Small())
     with pytest.raises(UserError, match="rename"):
         load(path, Small(), rename=rename)
+
+
+class Net(nn.Module):
+    def __init__(self, hidden, dropout):
+        super().__init__()
+        drop = [nn.Dropout(dropout)] if dropout else []
+        self.body = nn.Linear(8, hidden)
+        self.head = nn.Sequential(nn.Linear(hidden, hidden), nn.SiLU(), *drop, nn.Linear(hidden, 1))
+
+
+def test_the_message_of_the_page_is_the_one_that_comes(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text(encoding="utf-8")
+    path = save(tmp_path / "a", Constructor.of(Net, hidden=32, dropout=0.1).build())
+    message = plan(path, Constructor.of(Net, hidden=32, dropout=0.0).build()).message
+    assert message.replace(str(path), "runs/a/step-1000") in page
+
+
+def test_an_expanded_buffer_is_never_half_loaded(tmp_path):
+    class Wide(nn.Linear):
+        def __init__(self, value):
+            super().__init__(2, 2)
+            self.register_buffer("wide", torch.tensor([value]).expand(3))
+
+    path = save(tmp_path / "a", Wide(1.0))
+    load(path, Wide(1.0))
+    other = Wide(2.0)
+    before = kept(other)
+    with pytest.raises(CheckpointError, match="is expanded"):
+        load(path, other)
+    assert same(before, kept(other))
 
 
 def test_what_is_allowed_to_be_missing_is_listed_and_left_at_initialisation(tmp_path):

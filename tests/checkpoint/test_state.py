@@ -114,6 +114,29 @@ class Refuses(Places):
         raise RuntimeError("no room")
 
 
+class Average:
+    """An average of weights as many are written: it keeps the tensors that it is given, and writes to them."""
+
+    def __init__(self):
+        self.shadow = torch.zeros(3)
+
+    def state_dict(self):
+        return {"shadow": self.shadow}
+
+    def load_state_dict(self, state):
+        self.shadow = state["shadow"]
+
+
+def test_a_part_that_keeps_what_it_is_given_does_not_spoil_the_capture():
+    average = Average()
+    state = TrainingState({}, {}, {"average": average})
+    then = state.capture()
+    for _ in range(2):
+        state.restore(then)
+        assert average.shadow.sum() == 0
+        average.shadow += 1
+
+
 def test_a_part_that_refuses_leaves_everything_as_it_was():
     training = Training()
     training.state.parts["refuses"] = Refuses()
@@ -205,6 +228,40 @@ def test_capturing_changes_nothing_and_draws_nothing():
         other.steps(1)
         other.state.capture()
     assert same(other.weights(), alone)
+
+
+def test_an_optimizer_that_keeps_its_own_state_is_asked_for_it():
+    class Counting(torch.optim.SGD):
+        calls = 0
+
+        def step(self, closure=None):
+            self.calls += 1
+            return super().step(closure)
+
+        def state_dict(self):
+            return {**super().state_dict(), "calls": self.calls}
+
+        def load_state_dict(self, state):
+            self.calls = state["calls"]
+            super().load_state_dict({key: value for key, value in state.items() if key != "calls"})
+
+    model = nn.Linear(2, 2)
+    optimizer = Counting(model.parameters(), lr=0.1, momentum=0.9)
+    state = TrainingState({"m": model}, {"main": optimizer})
+
+    def steps(count):
+        for _ in range(count):
+            optimizer.zero_grad()
+            model(torch.ones(1, 2)).sum().backward()
+            optimizer.step()
+        return {key: value.clone() for key, value in state.capture().tensors.items()}
+
+    steps(2)
+    then = state.capture()
+    once = steps(3)
+    state.restore(then)
+    assert optimizer.calls == 2
+    assert same(steps(3), once)
 
 
 def test_ties_and_expanded_buffers():

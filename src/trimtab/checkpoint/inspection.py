@@ -13,8 +13,9 @@ from trimtab.checkpoint.description import DescribedModel
 from trimtab.checkpoint.reading import Listed, plain, read, read_header
 from trimtab.checkpoint.settings import Setting, compare_settings
 from trimtab.checkpoint.source import Source, open_source
+from trimtab.checkpoint.tree import unflatten
 from trimtab.checkpoint.writing import GOOD
-from trimtab.errors import CheckpointError
+from trimtab.errors import CheckpointError, UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +148,8 @@ def verify(path: Path | str) -> Verified:
     try:
         contents = read(where)
         inspect(where)
-    except CheckpointError as error:
+        unflatten(contents.state["training"], contents.training)  # every tensor that it names is there
+    except UserError as error:
         size = sum(file.stat().st_size for file in where.iterdir() if file.is_file())
         return Verified(path=where, problem=str(error), files=0, tensors=0, size=size)
     tensors = sum(map(len, contents.tensors.values())) + len(contents.training)

@@ -18,7 +18,15 @@ from trimtab.checkpoint.description import describe
 from trimtab.checkpoint.planning import Plan, check, compare, plan
 from trimtab.checkpoint.reading import Contents
 from trimtab.checkpoint.source import Source, open_source
-from trimtab.checkpoint.state import Captured, Restored, TrainingState, model_tensors, put_extra_state, unwrapped
+from trimtab.checkpoint.state import (
+    Captured,
+    Restored,
+    TrainingState,
+    model_tensors,
+    overlaps,
+    put_extra_state,
+    unwrapped,
+)
 from trimtab.checkpoint.tree import place, unflatten
 from trimtab.errors import CheckpointError, UserError
 
@@ -234,7 +242,16 @@ def _check_names(path: str, captured: Captured, state: TrainingState, allow_left
 
 def _fill(live: Mapping[str, torch.Tensor], values: Mapping[str, torch.Tensor]) -> None:
     """Copy values into a model; all of them are on its devices before the first is written."""
-    ready = [(live[name], value.to(live[name].device, live[name].dtype)) for name, value in values.items()]
+    ready = []
+    for name, value in values.items():
+        there = value.to(live[name].device, live[name].dtype)
+        if not overlaps(live[name]):
+            ready.append((live[name], there))
+        elif not torch.equal(live[name], there):
+            raise CheckpointError(
+                f"{name!r} is expanded, several of its elements are one number in memory, and other values are stored; "
+                f"give the module a tensor of its own (clone it); nothing was loaded"
+            )
     with torch.no_grad():
         for target, value in ready:
             target.data.copy_(value)

@@ -6,6 +6,7 @@ compared, because a changed order gives each parameter the moments of another on
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -63,10 +64,14 @@ def take(optimizer: Optimizer, at: str, names: Names) -> tuple[dict[str, torch.T
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How an optimizer gets its state back; nothing is changed until `apply` is called."""
+    """How an optimizer gets its state back; nothing is changed until `apply` is called.
+
+    `whole` is not None for an optimizer that reads its own state: it is to be given this, which may fail.
+    """
 
     copies: list[tuple[torch.Tensor, torch.Tensor]]
     apply: Callable[[], None]
+    whole: Any = None
 
 
 def plan(
@@ -85,8 +90,8 @@ def plan(
     if plain["class"] != class_name(optimizer):
         raise UserError(f"{at!r}: it is a {class_name(optimizer)} and the state is that of a {plain['class']}")
     if "whole" in plain:
-        whole = unflatten(plain["whole"], tensors)
-        return Plan(copies=[], apply=lambda: optimizer.load_state_dict(whole))
+        whole = copy.deepcopy(unflatten(plain["whole"], tensors))  # the optimizer may keep what it is given
+        return Plan(copies=[], apply=lambda: None, whole=whole)
     _check_groups(optimizer, plain["groups"], at, names, named=named)
     copies: list[tuple[torch.Tensor, torch.Tensor]] = []
     parameters = [(parameter, group) for group in optimizer.param_groups for parameter in group["params"]]

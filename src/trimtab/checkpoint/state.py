@@ -12,9 +12,8 @@ to them go on.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -141,6 +140,7 @@ class TrainingState:
         """
         copies: list[tuple[torch.Tensor, torch.Tensor]] = []
         actions: list[Callable[[], None]] = []
+        refusing: list[tuple[str, Any, Any]] = []
         restored: list[str] = []
         left: dict[str, str] = dict(captured.plain["left"])
         for name, model in self.models.items():
@@ -148,9 +148,9 @@ class TrainingState:
                 left[name] = "it was not there then"
                 continue
             copies += _onto_model(name, model, captured.tensors)
-            extra = unflatten(captured.plain["models"][name], captured.tensors)
+            extra = unflatten(captured.plain["models"][name], _Clones(captured.tensors))
             if extra:
-                actions.append(partial(put_extra_state, model, extra))
+                refusing.append((name, _Extra(model), extra))
             restored.append(name)
         names = self.parameter_names()
         for name, optimizer in self.optimizers.items():
@@ -162,11 +162,13 @@ class TrainingState:
             plan = moments.plan(optimizer, kept, captured.tensors, at, names, named=named)
             copies += plan.copies
             actions.append(plan.apply)
+            if plan.whole is not None:
+                refusing.append((name, optimizer, plan.whole))
             restored.append(name)
-        parts = self._parts_to_restore(captured, restored, left, data=data)
+        refusing += self._parts_to_restore(captured, restored, left, data=data)
         states = unflatten(captured.plain["random"], captured.tensors) if data else None
-        # From here on things change. Parts come first, for only they can refuse.
-        _load_all(parts)
+        # From here on things change. What runs the code of others comes first, for only that can refuse.
+        _load_all(refusing)
         for act in actions:
             act()
         _write(copies)
@@ -207,7 +209,7 @@ class TrainingState:
                     f"make the same kind of object"
                 )
             else:
-                parts.append((name, part, unflatten(kept["state"], captured.tensors)))
+                parts.append((name, part, unflatten(kept["state"], _Clones(captured.tensors))))
                 restored.append(name)
         for name in captured.plain["parts"]:
             if name not in self.parts:
@@ -277,7 +279,7 @@ def _onto_model(
                 f"model {name!r}: {key.removeprefix(prefix)!r} is {tensor.dtype} of shape {tuple(tensor.shape)} now, "
                 f"it was {tensors[key].dtype} of shape {tuple(tensors[key].shape)}"
             )
-        if _overlaps(tensor):
+        if overlaps(tensor):
             if not torch.equal(tensor, tensors[key].to(tensor.device)):
                 raise UserError(
                     f"model {name!r}: {key.removeprefix(prefix)!r} is expanded, several of its elements are one number "
@@ -288,7 +290,8 @@ def _onto_model(
     return copies
 
 
-def _overlaps(tensor: torch.Tensor) -> bool:
+def overlaps(tensor: torch.Tensor) -> bool:
+    """Return whether several elements are one number in memory, so that it cannot be written to."""
     return any(size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
@@ -299,6 +302,38 @@ def _extra_state(model: nn.Module) -> dict[str, Any]:
         for name, module in unwrapped(model).named_modules()
         if type(module).get_extra_state is not nn.Module.get_extra_state
     }
+
+
+class _Clones(Mapping[str, torch.Tensor]):
+    """Copies of tensors, made when asked for: a part may keep what it is given, and write to it."""
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor]):
+        self._tensors = tensors
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        return self._tensors[key].clone()
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._tensors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+
+class _Extra:
+    """What the modules of one model keep beside their tensors, as a part."""
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+
+    def state_dict(self) -> dict[str, Any]:
+        return _extra_state(self.model)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        put_extra_state(self.model, state)
 
 
 def put_extra_state(model: nn.Module, extra: Mapping[str, Any]) -> None:
@@ -336,7 +371,7 @@ def _load_all(parts: list[tuple[str, Any, Any]]) -> None:
                 with contextlib.suppress(Exception):  # the one that refused may refuse what it had, too
                     _load(earlier, had)
             raise UserError(
-                f"part {name!r} could not be put back: {type(error).__name__}: {error}; nothing was changed"
+                f"{name!r} could not be put back: {type(error).__name__}: {error}; nothing was changed"
             ) from error
 
 
