@@ -11,6 +11,8 @@ BENCHMARKS = (
     "benchmarks.detection",
     "benchmarks.false_alarms",
     "benchmarks.margins",
+    "benchmarks.snapshot_overhead",
+    "benchmarks.recovery",
     "benchmarks.checkpoint_mismatch",
 )
 

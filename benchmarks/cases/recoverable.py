@@ -103,7 +103,7 @@ RECOVERABLE: tuple[Recoverable, ...] = (
     ),
     Recoverable(name="bit-flip", inject=faults.bit_flip, onset=200, families=("tabular", "table-vae")),
     Recoverable(name="weights-lost", inject=faults.weights_lost, onset=335, families=("mlp", "cnn")),
-    Recoverable(name="recurrence-explodes", inject=faults.recurrence_explodes, onset=250, families=("rnn", "tagger")),
+    Recoverable(name="recurrence-explodes", inject=faults.recurrence_explodes, onset=200, families=("rnn", "tagger")),
     Recoverable(
         name="optimizer-state-corrupted", inject=faults.optimizer_state_corrupted, onset=200,
         families=("mlp", "regression"),
