@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import os
 import random
 from pathlib import Path
 
 import numpy as np
 import torch
+from hypothesis import strategies as st
 from torch import nn
 
 from trimtab.checkpoint import TrainingState
@@ -115,6 +117,10 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
+def kept(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
 def seal(folder: Path) -> None:
     """Write a manifest that agrees with the files as they are now: a liar who knows the format."""
     path = folder / "manifest.json"
@@ -124,3 +130,31 @@ def seal(folder: Path) -> None:
             content = (folder / name).read_bytes()
             entry.update(size=len(content), sha256=hashlib.sha256(content).hexdigest())
     path.write_text(json.dumps(manifest))
+
+
+class Runs:
+    """Unpickling this would write a file."""
+
+    def __reduce__(self):
+        return os.mkdir, ("/tmp/trimtab-unpickled",)
+
+
+def damaged(content: bytes, draw) -> bytes:
+    """Damage bytes in one of six ways, as hypothesis draws it."""
+    kind = draw(st.sampled_from(["flip", "cut", "splice", "overwrite", "double", "swap"]))
+    begin = draw(st.integers(0, len(content) - 1))
+    length = draw(st.integers(1, 64))
+    if kind == "flip":
+        changed = bytearray(content)
+        changed[begin] ^= 1 << draw(st.integers(0, 7))
+        return bytes(changed)
+    if kind == "cut":
+        return content[:begin]
+    if kind == "splice":
+        return content[:begin] + content[begin + length :]
+    if kind == "overwrite":
+        new = draw(st.binary(min_size=1, max_size=16))
+        return content[:begin] + new + content[begin + len(new) :]
+    if kind == "double":
+        return content[:begin] + content[begin : begin + length] + content[begin:]
+    return content[begin:] + content[:begin]
