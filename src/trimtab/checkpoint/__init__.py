@@ -7,12 +7,14 @@ from trimtab.checkpoint.foreign import read_plain
 from trimtab.checkpoint.inspection import Difference, Inspection, Verified, diff, inspect, verify
 from trimtab.checkpoint.loading import Loaded, load, rebuild, resume
 from trimtab.checkpoint.planning import Plan, plan
+from trimtab.checkpoint.rotation import Checkpoints
 from trimtab.checkpoint.saving import Measured, save
 from trimtab.checkpoint.state import Captured, Restored, TrainingState
 from trimtab.checkpoint.tree import Plain, flatten, unflatten
 
 __all__ = [
     "Captured",
+    "Checkpoints",
     "Constructor",
     "Difference",
     "Inspection",
