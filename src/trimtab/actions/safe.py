@@ -80,7 +80,7 @@ SAFE: tuple[Safe, ...] = (
     ),
     Safe(
         code="metric-dropped",
-        actions=_BACK_AND_SLOWER,
+        actions=(RollBack(),),
         because="what was learned is lost though the loss may not show it; the state of the best evaluation is known",
     ),
     Safe(
