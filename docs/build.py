@@ -87,7 +87,7 @@ _HOW_TO_READ = {
     ),
     "sensor": " Each name in backticks is a signal: a column of the rows in a run folder.",
     "action": (
-        " An action is used only where `respond` names it; `respond=\"safe\"` names those of [a table](#what-safe-does)."
+        ' An action is used only where `respond` names it; `respond="safe"` names those of [a table](#what-safe-does).'
     ),
     "stabilizer": (
         " They are put in by hand, and none of them knows of any model: [how to stabilize a model]"
