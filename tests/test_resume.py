@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from trimtab.actions import Notify
+from trimtab.actions import Notify, RollBack
 from trimtab.batches import Batches
 from trimtab.checkpoint.rotation import Checkpoints
 from trimtab.config import as_dict
@@ -91,7 +91,19 @@ TOY = System(
 )
 
 
-def trained(folder, *, stop_at=None, **given):
+def poisoned(config, seed):
+    """Return the training with one batch, the tenth, whose loss is not a number."""
+    training = build(config, seed)
+    loss, batches = training.loss, training.batches
+
+    def broken(model, batch):
+        return loss(model, batch) * (float("nan") if (batches.epoch, batches.position) == (1, 3) else 1.0)
+
+    training.loss = broken
+    return training
+
+
+def trained(folder, *, stop_at=None, build=build, **given):
     """Train TOY, ended after `stop_at` updates; return the run, and the training with its final weights."""
     kept = []
 
@@ -207,6 +219,22 @@ def test_a_training_that_is_answered_goes_on_with_what_is_left_of_its_budgets(tm
         run, _ = trained(tmp_path, resume=first, respond=given, stop_at=19)
         resumed = [outcome for outcome in run.outcomes() if outcome.action == "resume"]
         assert resumed[-1].because.endswith(said)
+
+
+@pytest.mark.parametrize("respond", ["safe", {"loss-not-finite": RollBack(), "gradient-not-finite": RollBack()}])
+def test_a_training_that_acts_goes_on_with_the_same_weights(tmp_path, respond):
+    how = {"respond": respond, "build": poisoned, "seed": 3}
+    whole, expected = trained(tmp_path / "whole", **how)
+    assert {"skip-step", "roll-back"} & {outcome.action for outcome in whole.outcomes() if outcome.result == "done"}
+    first, _ = trained(tmp_path / "cut", stop_at=20, **how)
+    run, training = trained(tmp_path / "cut", resume=first, respond=respond, build=poisoned)
+    assert run.status == "finished"
+    assert run.outcomes()[-1].action == "resume"
+    assert same(training, expected)
+    rules = [detector for detector in DETECTORS if detector.code in ("loss-not-finite", "gradient-not-finite")]
+    events, _ = replay(rules, run.rows(), run.notes(), run.outcomes())
+    wanted = [(e.code, e.step, e.attempt) for e in run.events() if e.code in {rule.code for rule in rules}]
+    assert [(e.code, e.step, e.attempt) for e in events] == wanted
 
 
 def test_no_checkpoints_where_none_are_wanted_or_possible(tmp_path):
