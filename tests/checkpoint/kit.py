@@ -5,6 +5,7 @@ import json
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,7 +84,7 @@ class Training:
             "main": torch.optim.AdamW(self.model.parameters(), lr=1e-2),
             "critic": torch.optim.SGD(self.critic.parameters(), lr=1e-2, momentum=0.9),
         }
-        self.parts = {
+        self.parts: dict[str, Any] = {
             "one-cycle": torch.optim.lr_scheduler.OneCycleLR(self.optimizers["main"], 1e-1, total_steps=500),
             "plateau": torch.optim.lr_scheduler.ReduceLROnPlateau(self.optimizers["critic"], patience=2),
             "generator": torch.Generator().manual_seed(seed),
@@ -139,11 +140,11 @@ class Runs:
         return os.mkdir, ("/tmp/trimtab-unpickled",)
 
 
-def damaged(content: bytes, draw) -> bytes:
+def damaged(content: bytes, draw: Any) -> bytes:
     """Damage bytes in one of six ways, as hypothesis draws it."""
     kind = draw(st.sampled_from(["flip", "cut", "splice", "overwrite", "double", "swap"]))
-    begin = draw(st.integers(0, len(content) - 1))
-    length = draw(st.integers(1, 64))
+    begin: int = draw(st.integers(0, len(content) - 1))
+    length: int = draw(st.integers(1, 64))
     if kind == "flip":
         changed = bytearray(content)
         changed[begin] ^= 1 << draw(st.integers(0, 7))
@@ -153,7 +154,7 @@ def damaged(content: bytes, draw) -> bytes:
     if kind == "splice":
         return content[:begin] + content[begin + length :]
     if kind == "overwrite":
-        new = draw(st.binary(min_size=1, max_size=16))
+        new: bytes = draw(st.binary(min_size=1, max_size=16))
         return content[:begin] + new + content[begin + len(new) :]
     if kind == "double":
         return content[:begin] + content[begin : begin + length] + content[begin:]

@@ -21,7 +21,7 @@ def alike(one, other) -> bool:
     if isinstance(one, torch.Tensor):
         return one.dtype == other.dtype and one.shape == other.shape and torch.equal(one, other)
     if isinstance(one, np.ndarray):
-        return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
+        return bool(one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes())
     if isinstance(one, dict):
         pairs = zip(one.items(), other.items(), strict=False)
         return len(one) == len(other) and all(alike(a, c) and alike(b, d) for (a, b), (c, d) in pairs)
@@ -94,7 +94,7 @@ def test_what_cannot_be_stored_is_named_with_its_path(odd):
 
 
 def test_a_tree_that_is_part_of_itself_is_refused():
-    tree: list = []
+    tree: list[object] = []
     tree.append(tree)
     with pytest.raises(UserError, match="part of itself"):
         flatten(tree)

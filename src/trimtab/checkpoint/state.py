@@ -150,7 +150,7 @@ class TrainingState:
             copies += _onto_model(name, model, captured.tensors)
             extra = unflatten(captured.plain["models"][name], _Clones(captured.tensors))
             if extra:
-                refusing.append((name, _Extra(model), extra))
+                refusing.append((f"model {name!r}", _Extra(model), extra))
             restored.append(name)
         names = self.parameter_names()
         for name, optimizer in self.optimizers.items():
@@ -163,7 +163,7 @@ class TrainingState:
             copies += plan.copies
             actions.append(plan.apply)
             if plan.whole is not None:
-                refusing.append((name, optimizer, plan.whole))
+                refusing.append((f"optimizer {name!r}", optimizer, plan.whole))
             restored.append(name)
         refusing += self._parts_to_restore(captured, restored, left, data=data)
         states = unflatten(captured.plain["random"], captured.tensors) if data else None
@@ -193,7 +193,7 @@ class TrainingState:
     def _parts_to_restore(
         self, captured: Captured, restored: list[str], left: dict[str, str], *, data: bool
     ) -> list[tuple[str, Any, Any]]:
-        """Return (name, part, its state) of the parts that shall go back."""
+        """Return (what it is, part, its state) of the parts that shall go back."""
         parts: list[tuple[str, Any, Any]] = []
         for name, part in self.parts.items():
             kept = captured.plain["parts"].get(name)
@@ -209,7 +209,7 @@ class TrainingState:
                     f"make the same kind of object"
                 )
             else:
-                parts.append((name, part, unflatten(kept["state"], _Clones(captured.tensors))))
+                parts.append((f"part {name!r}", part, unflatten(kept["state"], _Clones(captured.tensors))))
                 restored.append(name)
         for name in captured.plain["parts"]:
             if name not in self.parts:
@@ -371,7 +371,7 @@ def _load_all(parts: list[tuple[str, Any, Any]]) -> None:
                 with contextlib.suppress(Exception):  # the one that refused may refuse what it had, too
                     _load(earlier, had)
             raise UserError(
-                f"{name!r} could not be put back: {type(error).__name__}: {error}; nothing was changed"
+                f"{name} could not be put back: {type(error).__name__}: {error}; nothing was changed"
             ) from error
 
 
