@@ -109,6 +109,20 @@ def test_a_response_stops_the_script_with_its_own_exit_code(tmp_path):
     assert found.status == "stopped"
 
 
+def test_the_safe_answers_keep_the_weights_of_a_script_whose_loss_breaks(tmp_path):
+    path = script(tmp_path, clear="optimizer.zero_grad(); loss = loss * (float('nan') if step in (20, 22) else 1.0)")
+    assert "nan" in bare(path)
+    said = start("watch", "--root", tmp_path / "runs", "--respond", "safe", "--fail-on", "never", path)
+    assert said.code == 0, said
+    assert "nan" not in said.out
+    assert "skip-step done" in said.err
+    (found,) = list_runs(tmp_path / "runs")
+    assert [(one.action, one.step, one.result) for one in found.outcomes()] == [
+        ("skip-step", 20, "done"), ("skip-step", 22, "done"),
+    ]  # fmt: skip
+    assert found.status == "finished"
+
+
 def test_a_killed_script_gives_the_code_of_its_signal_and_a_run_that_says_so(tmp_path):
     path = script(tmp_path, after="import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     said = start("watch", "--root", tmp_path / "runs", path)
