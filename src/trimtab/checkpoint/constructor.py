@@ -272,9 +272,7 @@ def _look_up(class_name: str, allow: Allowed) -> type:
     module = sys.modules.get(module_name)
     if module is None:
         if module_name not in names and class_name not in names:
-            raise CheckpointError(
-                f"the class {class_name!r} is in a module that is not imported; {advice}"
-            )
+            raise CheckpointError(f"the class {class_name!r} is in a module that is not imported; {advice}")
         try:
             module = importlib.import_module(module_name)
         except ImportError as error:
