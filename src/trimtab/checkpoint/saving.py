@@ -85,9 +85,7 @@ def save(
     if moment.left_out:
         name, why = next(iter(moment.left_out.items()))
         raise UserError(f"part {name!r} cannot be stored: {why}")
-    models = {
-        name: describe(one, _build_of(name, one, build, len(state.models))) for name, one in state.models.items()
-    }
+    models = {name: describe(one, _build_of(name, one, build, len(state.models))) for name, one in state.models.items()}
     alone = len(models) == 1
     return _write(
         Path(path), moment, models, {name: "" if alone else f"{name}/" for name in models},
