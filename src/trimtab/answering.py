@@ -92,7 +92,8 @@ class Answering:
         """Take in recorded metrics: the best moment of the watched one is kept."""
         if self.levers.snapshots is not None:
             self._refresh()
-            self._snapshot(self.levers.snapshots.recorded, values, self._measure.streams)
+            if self.levers.state.models:  # what is found among the living objects is not known before the first update
+                self._snapshot(self.levers.snapshots.recorded, values, self._measure.streams)
 
     def keep_best(self, patience: Patience) -> None:
         """Keep the moment at which the metric of a patience was best."""
@@ -140,11 +141,22 @@ class Answering:
         if live.optimizer is not None and not live.skipped:
             self.levers.begin(live.optimizer, live.stream, live)
 
+    def passes_over(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Say whether this update is left out because the training is on its way back, and do so."""
+        if not self.levers.is_on_the_way or not self._stream_of(optimizer):
+            return False
+        self.levers.passes_over(optimizer)
+        self._measure.pass_over()
+        return True
+
     def ended(self, optimizer: torch.optim.Optimizer) -> tuple[bool, bool]:
         """Put back what was changed for this update only; say whether it was left out, and whether passed over."""
+        stream = self._stream_of(optimizer)
+        if not stream:
+            return False, False
         passed_over = self.levers.is_on_the_way and not self._measure.went_back
         left_out = self.levers.end(optimizer)
-        self.levers.arrive(self._stream_of(optimizer))
+        self.levers.arrive(stream)
         return left_out, passed_over
 
     def updated(self, optimizer: torch.optim.Optimizer) -> None:

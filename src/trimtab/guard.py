@@ -381,8 +381,7 @@ class Guard:
             self._safely("overhear", self._write_heard, heard)
         if self._stopping is not None:
             raise self._stopping
-        if self._answering is not None and self._answering.levers.passes_over(optimizer):
-            self.measure.pass_over()
+        if self._answering is not None and self._answering.passes_over(optimizer):
             return
         self.measure.step_begins(optimizer, closure)
 
@@ -398,9 +397,8 @@ class Guard:
 
     def step_skipped(self, optimizer: torch.optim.Optimizer) -> None:
         """Measure that a GradScaler left an update out; responses may act on that too."""
-        if self._answering is not None and self._answering.levers.passes_over(optimizer):
+        if self._answering is not None and self._answering.passes_over(optimizer):
             self._answering.ended(optimizer)
-            self.measure.pass_over()
             return
         self.measure.step_skipped(optimizer)
 

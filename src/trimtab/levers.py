@@ -167,13 +167,10 @@ class Levers:
         """Whether the training is on its way back, and not there yet."""
         return self._return is not None
 
-    def passes_over(self, optimizer: torch.optim.Optimizer) -> bool:
-        """Say whether the training is on its way back, so that this update has no gradients and does not count."""
-        if self._return is None:
-            return False
+    def passes_over(self, optimizer: torch.optim.Optimizer) -> None:
+        """Leave an update out on the way back."""
         self._gradients[id(optimizer)] = []
         _taken_away(optimizer)
-        return True
 
     def arrive(self, stream: str) -> None:
         """Take in the end of an update: where the snapshot was taken, or if that does not come, the way back ends."""

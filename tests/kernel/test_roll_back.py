@@ -158,7 +158,7 @@ def test_weights_that_a_scaler_hides_by_leaving_every_update_out_are_seen_and_go
     assert all(p.isfinite().all() for p in model.parameters())
 
 
-def game(path, *, broken_at=None, where="second"):
+def game(path, *, broken_at=None, where="second", beside=None):
     """Two optimizers that step in turn on one batch after the other; without a path nobody watches."""
     torch.manual_seed(0)
     first, second = net(0, dropout=0.2), net(1, dropout=0.2)
@@ -178,6 +178,12 @@ def game(path, *, broken_at=None, where="second"):
             (loss * (NAN if count == broken_at and where == "first" else 1.0)).backward()
             optimizers["first"].step()
             optimizers["first"].zero_grad()
+            if beside is not None:
+                before = everything(*beside)
+                loss_of(beside[0], count).backward()
+                beside[1].step()
+                beside[1].zero_grad()
+                assert not same(before, everything(*beside))
             loss = loss_of(second, index) + 0.1 * first(batch(index)[0]).square().mean()
             (loss * (NAN if count == broken_at and where == "second" else 1.0)).backward()
             optimizers["second"].step()
@@ -203,6 +209,14 @@ def test_of_two_that_step_in_turn_both_go_back_to_the_same_moment(tmp_path, wher
             if "loss" in row.values and row.stream == stream
         ]
         assert rows[-20:] == [(1, step) for step in range(20, UPDATES)]
+
+
+def test_an_optimizer_that_was_not_handed_over_is_left_alone_on_the_way_back(tmp_path):
+    model = net()
+    clean, _ = game(tmp_path / "clean")
+    back, guard = game(tmp_path / "b", broken_at=25, where="first", beside=(model, SGD(model.parameters(), lr=0.1)))
+    assert [o.result for o in guard.outcomes] == ["done"]
+    assert same(clean, back)
 
 
 def test_accumulated_gradients_of_the_abandoned_way_are_dropped(tmp_path):
@@ -331,6 +345,20 @@ def test_a_loss_that_is_only_reported_as_nan_is_never_answered_by_a_change(tmp_p
         assert any(e.code == "logged-loss-not-finite" for e in guard.events)
     with pytest.raises(UserError, match="would harm a training that goes well"):
         Guard(tmp_path / "c", respond={"logged-loss-not-finite": RollBack()})
+
+
+def test_what_could_not_go_back_is_named(tmp_path):
+    model = net()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    policy = {"too-steep": RollBack(data="again")}
+    with Guard(
+        tmp_path / "a", model, optimizer, respond=policy, detectors=LEAN, state={"odd": object()}, snapshots=OFTEN
+    ) as guard:
+        train(model, optimizer, [1.0] * 25 + [1e7] + [1.0] * 5)
+    (outcome,) = guard.outcomes
+    assert outcome.result == "done"
+    assert "odd (a object has no state_dict and load_state_dict" in outcome.because
+    assert "the position in the data (hand it over, such as Guard(state={'batches': batches}))" in outcome.because
 
 
 def test_without_a_good_snapshot_it_is_declined(tmp_path):
