@@ -9,6 +9,7 @@ from trimtab.checkpoint.loading import Loaded, load, rebuild, resume
 from trimtab.checkpoint.planning import Plan, plan
 from trimtab.checkpoint.rotation import Checkpoints
 from trimtab.checkpoint.saving import Measured, save
+from trimtab.checkpoint.snapshots import Ring
 from trimtab.checkpoint.state import Captured, Restored, TrainingState
 from trimtab.checkpoint.tree import Plain, flatten, unflatten
 
@@ -23,6 +24,7 @@ __all__ = [
     "Plain",
     "Plan",
     "Restored",
+    "Ring",
     "TrainingState",
     "Verified",
     "diff",
