@@ -215,7 +215,7 @@ class Keeper:
         try:
             clean = all(finding.severity < Severity.FATAL for finding in guard.findings)
             self._checkpoints.mark_clean(done, clean)
-        except (OSError, UserError) as error:
+        except Exception as error:  # noqa: BLE001 - no checkpoint is worth a training
             log.warning("no checkpoint could be marked good (%s); the training goes on", error)
         if self.every and (done % self.every == 0 or done == self.steps):
             self._save(guard)
@@ -233,7 +233,7 @@ class Keeper:
         self.place.streams, self.place.update = dict(guard.measure.streams), guard.measure.update
         try:
             self._checkpoints.save(self.state, self.place.done)
-        except (OSError, UserError) as error:
+        except Exception as error:  # noqa: BLE001 - no checkpoint is worth a training
             log.warning("no checkpoint was made after update %d (%s); the training goes on", self.place.done, error)
 
 

@@ -39,7 +39,7 @@ from trimtab.errors import CheckpointError, UserError
 try:
     import fcntl
 except ImportError:  # not a POSIX system: there two writers are not told from one another
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # a module elsewhere
 
 log = logging.getLogger("trimtab")
 
@@ -331,8 +331,9 @@ def not_finite(state: TrainingState) -> str:
     flags: list[torch.Tensor] = []
 
     def look(name: str, tensor: torch.Tensor, *, infinity: bool) -> None:
-        if tensor.is_floating_point() or tensor.is_complex():
+        if (tensor.is_floating_point() or tensor.is_complex()) and tensor.layout == torch.strided:
             values = tensor.detach()
+            values = values.float() if values.dtype.itemsize == 1 else values
             bad = values.isnan() if infinity else ~values.isfinite()
             names.append(name)
             flags.append(bad.any())
@@ -344,10 +345,10 @@ def not_finite(state: TrainingState) -> str:
             look(f"buffer {name!r} of {model_name!r}", buffer, infinity=True)
     called = state.parameter_names()
     for stream, optimizer in state.optimizers.items():
-        for parameter, kept in optimizer.state.items():
+        for held, kept in optimizer.state.items():
             for name, value in kept.items() if isinstance(kept, dict) else ():
                 if isinstance(value, torch.Tensor):
-                    of = called.get(id(parameter), "a parameter")
+                    of = called.get(id(held), "a parameter")
                     look(f"{name!r} of {of!r} in optimizer {stream!r}", value, infinity=True)
     if not flags:
         return ""

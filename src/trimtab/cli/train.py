@@ -69,7 +69,8 @@ def _train(
 
     settings = list(settings or ())
     if system is not None and "=" in system and resume is not None:
-        system, settings = None, [system, *settings]
+        settings.insert(0, system)
+        system = None
     if system is None and resume is None:
         raise UserError("Missing argument 'SYSTEM': name a system, or a run to go on with by --resume RUN")
     with _show.progress(system or str(resume)) as progress:
