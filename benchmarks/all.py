@@ -14,6 +14,7 @@ BENCHMARKS = (
     "benchmarks.snapshot_overhead",
     "benchmarks.recovery",
     "benchmarks.checkpoint_mismatch",
+    "benchmarks.kill",
 )
 
 
