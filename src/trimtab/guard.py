@@ -636,7 +636,7 @@ def _answered(
         respond = {PatienceSpent.code: EarlyStop(), **(respond or {})}
     confirm = safe.confirmations(respond or {})
     return respond or {}, tuple(
-        replace(rule, confirm=confirm[rule.code]) if rule.code in confirm else rule  # type: ignore[type-var]
+        replace(rule, confirm=confirm[rule.code]) if rule.code in confirm else rule  # type: ignore[type-var]  # a protocol cannot say "dataclass"
         for rule in rules
     )
 
