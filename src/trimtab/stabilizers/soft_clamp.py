@@ -56,7 +56,7 @@ def soft_clamp(
     if not 0 <= knee < limit:
         raise UserError(f"soft_clamp: knee must be at least 0 and below limit={limit}, got {knee}")
     steepness = 1.0 if profile == "corrected" else 2.0
-    bent: torch.Tensor = _Bend.apply(x, float(knee), float(limit), steepness)  # type: ignore[no-untyped-call]
+    bent: torch.Tensor = _Bend.apply(x, float(knee), float(limit), steepness)  # type: ignore[no-untyped-call]  # torch says no types
     return bent
 
 
