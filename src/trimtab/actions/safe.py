@@ -36,7 +36,7 @@ class Safe:
 
 
 _SKIP = (SkipStep(at_most=50), RollBack(when="skipping in vain"))
-_BACK_AND_SLOWER = (RollBack(), LowerLearningRate(factor=0.3, steps=50, ramp=50))
+_BACK_AND_SLOWER = (RollBack(), LowerLearningRate(factor=0.3, steps=25, ramp=25))
 
 SAFE: tuple[Safe, ...] = (
     Safe(
