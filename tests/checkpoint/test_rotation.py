@@ -148,9 +148,42 @@ def test_a_step_is_saved_once(tmp_path):
 
 
 def test_settings_without_meaning_are_refused(tmp_path):
-    for wrong in ({"keep": 0}, {"good_after": 0}):
-        with pytest.raises(UserError, match="expected keep >= 1 and good_after >= 1"):
+    for wrong in ({"keep": 0}, {"keep": 2.5}, {"good_after": 0}):
+        with pytest.raises(UserError, match="expected whole numbers keep >= 1 and good_after >= 1"):
             Checkpoints(tmp_path, **wrong)
+
+
+def test_a_file_where_the_folder_should_be_is_a_clear_error(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below" / "it"):
+        with pytest.raises(CheckpointError, match=r"file is a file; nothing was stored"):
+            Checkpoints(folder).save(training(), 10)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_mark_that_the_disk_refuses_costs_a_remark_and_is_tried_again(tmp_path, monkeypatch):
+    checkpoints = saved(tmp_path, [10], good_after=1)
+    real = module._touch
+
+    def refuse(path):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(module, "_touch", refuse)
+    assert checkpoints.mark_clean(11) == []
+    assert "Read-only" in checkpoints.remarks[0]
+    monkeypatch.setattr(module, "_touch", real)
+    assert checkpoints.mark_clean(12) == [tmp_path / "step-000000000010"]
+
+
+def test_a_relative_folder_stays_where_it_was_when_the_process_goes_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoints = saved("here", [10], good_after=1)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    checkpoints.save(training(), 20)
+    assert checkpoints.mark_clean(11) == [tmp_path / "here" / "step-000000000010"]
+    assert there(checkpoints) == [(20, False), (10, True)]
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 # --- going on -------------------------------------------------------------------------------------
@@ -258,6 +291,25 @@ def test_what_a_killed_writer_left_half_done_is_cleared_away(tmp_path):
         (tmp_path / name / "model.safetensors").write_bytes(b"half")
     saved(tmp_path, [20])
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [".lock", "step-000000000010", "step-000000000020"]
+
+
+def test_what_is_not_ours_is_never_cleared_away(tmp_path):
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "HEAD").write_text("mine")
+    (tmp_path / ".env").write_text("mine")
+    (tmp_path / ".export.99-abcd.tmp").mkdir()  # somebody saves another checkpoint beside them
+    saved(tmp_path, [10])
+    assert {".git", ".env", ".export.99-abcd.tmp"} <= {entry.name for entry in tmp_path.iterdir()}
+    assert (tmp_path / ".git" / "HEAD").read_text() == "mine"
+
+
+def test_a_disk_without_locks_is_written_to_with_a_remark(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(module.fcntl, "lockf", refuse)
+    checkpoints = saved(tmp_path, [10])
+    assert "knows no locks" in checkpoints.remarks[0]
 
 
 # --- whatever is killed ---------------------------------------------------------------------------

@@ -14,6 +14,7 @@ a dot, and the next writer clears it away.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -33,7 +34,7 @@ from trimtab.checkpoint.reading import read
 from trimtab.checkpoint.saving import save
 from trimtab.checkpoint.source import open_source
 from trimtab.checkpoint.state import TrainingState
-from trimtab.checkpoint.writing import GOOD, sync
+from trimtab.checkpoint.writing import GOOD, explained, sync
 from trimtab.errors import CheckpointError, UserError
 
 try:
@@ -48,6 +49,8 @@ GONE = ".gone-"
 """How the name of a checkpoint begins that is being deleted."""
 
 _NAME = re.compile(r"step-(\d{12,})")
+_LEFT = re.compile(r"\.step-\d{12,}\.\d+-[0-9a-f]+\.tmp|\.gone-step-\d{12,}-\d+")
+"""What a writer that was killed may leave; nothing else in the folder is ours to clear away."""
 _held: dict[tuple[int, str], weakref.ref[Checkpoints]] = {}
 """(process, folder) -> who writes there; locks of the system do not tell objects of one process apart."""
 
@@ -73,7 +76,7 @@ class Checkpoints:
     """Saves, marks, deletes and finds the checkpoints of one training.
 
     Args:
-        folder: where they lie; made when the first is saved.
+        folder: where they lie; made when the first is saved. A relative one is below the working directory of now.
         keep: so many of the newest are kept, and the newest good one whatever its age.
         good_after: a checkpoint is good once so many steps after it were clean.
 
@@ -83,13 +86,14 @@ class Checkpoints:
     Reading needs no lock. The first call that writes takes one, which ends with the process or with `close`.
 
     Raises:
-        UserError: `keep` or `good_after` below 1.
+        UserError: `keep` or `good_after` is no whole number or below 1.
     """
 
     def __init__(self, folder: Path | str, keep: int = 3, good_after: int = 8):
-        if keep < 1 or good_after < 1:
-            raise UserError(f"Checkpoints: expected keep >= 1 and good_after >= 1, got {keep} and {good_after}")
-        self.folder = Path(folder)
+        if any(type(number) is not int or number < 1 for number in (keep, good_after)):
+            given = f"{keep!r} and {good_after!r}"
+            raise UserError(f"Checkpoints: expected whole numbers keep >= 1 and good_after >= 1, got {given}")
+        self.folder = Path(folder).absolute()
         self.keep, self.good_after = keep, good_after
         self.remarks: list[str] = []
         self._pending: dict[int, Path] = {}
@@ -185,7 +189,7 @@ class Checkpoints:
         Raises:
             UserError: there is a checkpoint of this step already, something cannot be stored, or another process
                 writes into this folder.
-            OSError: the disk refused; the checkpoints that are there stay.
+            CheckpointError: the disk refused; the checkpoints that are there stay.
         """
         self.acquire()
         why = not_finite(state)
@@ -204,7 +208,7 @@ class Checkpoints:
         A checkpoint after which an update did not go well before it was good never becomes good.
 
         Returns:
-            The checkpoints that have become good.
+            The checkpoints that have become good. One whose mark the disk refuses is tried again the next time.
         """
         if not clean:
             self._pending.clear()
@@ -212,14 +216,20 @@ class Checkpoints:
         ready = [at for at in self._pending if step >= at + self.good_after]
         made = []
         for at in sorted(ready):
-            path = self._pending.pop(at)
-            why = damage(path)
+            path = self._pending[at]
+            why = None if path in self._whole else damage(path)
             if why is not None:
+                del self._pending[at]
                 self._remark(f"{path.name} cannot be marked good: {why}")
                 continue
             self.acquire()
             self._whole.add(path)
-            _touch(path / GOOD)
+            try:
+                _touch(path / GOOD)
+            except OSError as error:
+                self._remark(f"{path.name} cannot be marked good yet: {error.strerror or error}")
+                continue
+            del self._pending[at]
             made.append(path)
         if made:
             self._rotate()
@@ -233,30 +243,38 @@ class Checkpoints:
         """
         if self._lock is not None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise explained(error, self.folder) from error
         key = (os.getpid(), str(self.folder.resolve()))
         other = _held[key]() if key in _held else None
         if other is not None:
             raise CheckpointError(
                 f"{self.folder}: this process writes there already, through other Checkpoints; use those, or close them"
             )
-        lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise explained(error, self.folder) from error
         try:
             if fcntl is not None:
                 fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            said = os.read(lock, 4096).decode(errors="replace")
-            os.close(lock)
-            raise CheckpointError(
-                f"{self.folder}: another process writes there ({said.strip() or 'it has not said which'}); wait until "
-                "it has ended, or give this training a folder of its own"
-            ) from None
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                said = os.read(lock, 4096).decode(errors="replace")
+                os.close(lock)
+                raise CheckpointError(
+                    f"{self.folder}: another process writes there ({said.strip() or 'it has not said which'}); wait "
+                    "until it has ended, or give this training a folder of its own"
+                ) from None
+            self._remark(f"{self.folder}: this disk knows no locks ({error.strerror}); let one process write there")
         os.ftruncate(lock, 0)
         os.write(lock, f"pid {os.getpid()}, since {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}\n".encode())
         _held[key] = weakref.ref(self)
         self._lock = weakref.finalize(self, _release, lock, key)
         for left in self.folder.iterdir():
-            if left.name.startswith(".") and left.name != LOCK:
+            if _LEFT.fullmatch(left.name):
                 shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
     def close(self) -> None:

@@ -68,9 +68,9 @@ def new_folder(target: Path) -> Iterator[NewFolder]:
         CheckpointError: the target exists, or the disk is full, read-only or gone. Nothing half-written stays, and
             nothing that was there is touched.
     """
-    _refuse_existing(target)
     temporary = target.parent / temporary_name(target.name)
     try:
+        _refuse_existing(target)
         if not target.parent.is_dir():
             target.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
@@ -88,7 +88,7 @@ def new_folder(target: Path) -> Iterator[NewFolder]:
             os.rename(target, temporary)  # what the disk did not take must not look as if it had
             raise
     except OSError as error:
-        raise _explained(error, target) from error
+        raise explained(error, target) from error
     finally:
         with suppress(OSError):
             shutil.rmtree(temporary)
@@ -124,7 +124,10 @@ def _refuse_existing(target: Path) -> None:
         raise CheckpointError(f"{target}: this exists already and is never written over; choose another name")
 
 
-def _explained(error: OSError, target: Path) -> CheckpointError:
+def explained(error: OSError, target: Path) -> CheckpointError:
+    """Return what a refusal of the disk means for a checkpoint, and what to do."""
+    if isinstance(error, FileExistsError | NotADirectoryError) and (above := _file_above(target)) is not None:
+        return CheckpointError(f"{target}: {above} is a file; nothing was stored; choose another folder")
     if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
         return CheckpointError(
             f"{target}: another process wrote a checkpoint of this name meanwhile; it was left as it is, "
@@ -138,6 +141,11 @@ def _explained(error: OSError, target: Path) -> CheckpointError:
     else:
         why, what = f"the checkpoint could not be written ({why})", "see to the disk, then save again"
     return CheckpointError(f"{target}: {why}; nothing was stored and nothing that was there was touched; {what}")
+
+
+def _file_above(target: Path) -> Path | None:
+    """Return what stands where a folder is wanted, the target itself or one above it."""
+    return next((path for path in (target, *target.parents) if path.is_file()), None)
 
 
 def _free(target: Path) -> str:
