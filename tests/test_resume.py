@@ -115,7 +115,7 @@ def trained(folder, *, stop_at=None, build=build, **given):
         if done == stop_at:
             raise Ended
 
-    random.seed(7), np.random.seed(7)  # train() seeds torch alone
+    random.seed(), np.random.seed()  # every training begins with its own seed all the same
     system = dataclasses.replace(TOY, build=keeping)
     try:
         run = train(**{"system": system, "root": folder, "progress": progress, "checkpoint_every": 4, **given})
@@ -248,6 +248,13 @@ def test_no_checkpoints_where_none_are_wanted_or_possible(tmp_path):
     assert not (run.path / "checkpoints").exists()
     with pytest.raises(UserError, match=r"'batches' is a list_iterator.*make the batches with trimtab\.batches"):
         train(plain, root=tmp_path / "b", checkpoint_every=5)
+
+
+def test_numbers_without_meaning_are_refused_before_anything_is_made(tmp_path):
+    for wrong in ({"keep": 0}, {"keep": 2.5}, {"checkpoint_every": -1}, {"checkpoint_every": 1.5}):
+        with pytest.raises(UserError, match=f"{next(iter(wrong))}: expected a whole number"):
+            train(TOY, root=tmp_path, **wrong)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_about_ten_checkpoints_are_made_and_the_newest_kept(tmp_path):

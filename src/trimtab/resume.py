@@ -247,10 +247,12 @@ def keeper_of(training: Training, every: int | None, keep: int, *, must: bool) -
         must: the training is put back from one, so that it must be possible.
 
     Raises:
-        UserError: checkpoints are asked for and the training cannot be stored.
+        UserError: a number without meaning, or checkpoints are asked for and the training cannot be stored.
     """
-    if every is not None and every < 0:
-        raise UserError(f"checkpoint_every: expected 0 or more updates, got {every}")
+    if every is not None and (type(every) is not int or every < 0):
+        raise UserError(f"checkpoint_every: expected a whole number of updates, 0 or more, got {every!r}")
+    if type(keep) is not int or keep < 1:
+        raise UserError(f"keep: expected a whole number of checkpoints, 1 or more, got {keep!r}")
     if every == 0 and not must:
         return None
     try:
@@ -266,9 +268,12 @@ def keeper_of(training: Training, every: int | None, keep: int, *, must: bool) -
 def own_random_numbers(seed: int) -> Iterator[None]:
     """Let a training draw from generators that begin with `seed`; the caller's are as before afterwards."""
     python, numpy = random.getstate(), np.random.get_state()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
             yield
     finally:
         random.setstate(python)
