@@ -17,6 +17,7 @@ import logging
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,7 @@ from trimtab.config import project_of
 from trimtab.detectors import DETECTORS, MilestoneMissed, PatienceSpent
 from trimtab.errors import TrainingStopped, UserError, nearest
 from trimtab.folder import Again, Folder, ending
-from trimtab.handed_over import fields_of, models_of, optimizers_of, value_of
+from trimtab.handed_over import early_stop_of, fields_of, models_of, optimizers_of, parts_of, ring_of, value_of
 from trimtab.judge import MAIN, Detector, Event, History, Ignore, Judge, failed
 from trimtab.live import Live, Sensor
 from trimtab.measure import Measure
@@ -39,7 +40,7 @@ from trimtab.milestone import Milestone
 from trimtab.overhear import EVALUATION, Overheard
 from trimtab.patience import Patience
 from trimtab.records import Finding, Note, Outcome, Severity, Signal, Value
-from trimtab.respond import Answer, Policy
+from trimtab.respond import Answer, Policy, actions_of
 from trimtab.sensors import SENSORS
 from trimtab.sensors._examined import KINDS, Kind, examined
 
@@ -98,7 +99,8 @@ class Guard:
         again: a run that has ended and is gone on with, instead of `run`; the training stands as `again` says already.
 
     Raises:
-        UserError: an unknown code in `respond` or `ignore`, or a model or optimizer of the wrong kind.
+        UserError: an unknown code in `respond` or `ignore`, or a model, an optimizer, an action or a part of `state`
+            of the wrong kind.
     """
 
     def __init__(
@@ -141,10 +143,12 @@ class Guard:
         wanted = tuple(milestones)
         if wanted:
             rules = tuple(replace(d, milestones=wanted) if isinstance(d, MilestoneMissed) else d for d in rules)
+        self._early_stop = early_stop = early_stop_of(early_stop)
         if early_stop is not None:
             rules = tuple(replace(d, patience=early_stop) if isinstance(d, PatienceSpent) else d for d in rules)
         self._codes = [rule.code for rule in rules]
         respond, rules = _answered(respond, rules, early_stop)
+        parts, snapshots = parts_of(state), ring_of(snapshots)
         ignores = [self._checked(Ignore.parse(one) if isinstance(one, str) else one) for one in ignore]
         project_says.check({*known, *self._codes})
         ignores += [Ignore(code=r.code, subject=r.subject, because=r.because) for r in project_says.ignore]
@@ -173,6 +177,8 @@ class Guard:
         self._folder = Folder(None if run is None else Path(run), root, facts, opened, self._not_written)
         self._stopping: TrainingStopped | None = None
         self._metrics: dict[str, str] = {}
+        self._recorded: Counter[str] = Counter()
+        self._waited = False
         self._kept: dict[str, int] = {}
         self._examined: dict[str, int] = {}
         self._failures = 0
@@ -193,7 +199,7 @@ class Guard:
         self._answering = None
         if respond:
             self._answering = Answering(
-                respond, self._codes, self.measure, self.judge, self.history.traces, parts=state or {}, ring=snapshots,
+                respond, self._codes, self.measure, self.judge, self.history.traces, parts=parts, ring=snapshots,
                 on_failure=lambda part, error: self._on_failure(part, error, self._step()),
             )  # fmt: skip
             if early_stop is not None:
@@ -261,12 +267,33 @@ class Guard:
             if direction is not None and self._metrics.get(key) != direction:
                 if direction not in ("higher", "lower"):
                     raise UserError(f"record: better={direction!r} for {key!r}; expected 'higher' or 'lower'")
+                stop = self._early_stop
+                if stop is not None and key == stop.metric and direction != stop.better:
+                    raise UserError(f"record: better={direction!r} for {key!r}, but early_stop says {stop.better!r}")
                 self._metrics[key] = direction
                 self._tell(Note(kind="metric", step=self._step(), text=key, facts={"better": direction}))
         if values:
             self._safely("record", self._own_row, values)
+            self._recorded.update(values.keys())
+            self._wait_in_vain()
             if self._answering is not None:
                 self._safely("record", self._answering.record, values)
+
+    def _wait_in_vain(self, ended: bool = False) -> None:
+        """Say once that the metric of `early_stop` does not come: at the end, or when one much like it came thrice."""
+        stop = self._early_stop
+        if stop is None or self._waited or stop.metric in self._recorded:
+            return
+        alike = [
+            name for name, count in self._recorded.items()
+            if count >= 3 and name.split("/")[-1] == stop.metric.split("/")[-1] and not name.startswith("train")
+        ]  # fmt: skip
+        if ended or alike:
+            self._waited = True
+            came = ", ".join(map(repr, alike or sorted(self._recorded))) or "nothing"
+            self._say(
+                f"early_stop: {stop.metric!r} was never recorded, so nothing ends this training; recorded: {came}"
+            )
 
     def examine(self, *, kind: Kind, every: int | None = None, **tensors: torch.Tensor) -> None:
         """Measure tensors of your own now and then, such as `kind="representation", encoder=features`.
@@ -338,6 +365,8 @@ class Guard:
         if self.measure.update:
             self._safely("close", self._hear)
         self._safely("close", self.measure.flush)
+        if self._rows:
+            self._safely("close", self._wait_in_vain, True)
         self._closing = True
         attach.detach(self)
         self._overheard.stop()
@@ -426,6 +455,7 @@ class Guard:
             self._tell(Note(kind="metric", step=self._step(), text=EVALUATION, facts={"better": "lower"}))
         if heard:
             self._own_row(heard)
+            self._recorded.update(heard.keys())
             if self._answering is not None:
                 self._answering.record(heard)
 
@@ -632,10 +662,16 @@ def _answered(
             raise UserError(f"respond={respond!r}; expected 'safe', or a mapping from finding codes to actions")
         there = {rule.code for rule in rules}
         respond = {code: actions for code, actions in safe.policy().items() if code in there}
+    respond = actions_of(respond or {})
     if early_stop is not None:
-        respond = {PatienceSpent.code: EarlyStop(), **(respond or {})}
-    confirm = safe.confirmations(respond or {})
-    return respond or {}, tuple(
+        respond = {PatienceSpent.code: (EarlyStop(),), **respond}
+    elif PatienceSpent.code in respond and any(isinstance(d, PatienceSpent) and d.patience is None for d in rules):
+        raise UserError(
+            f"respond: {PatienceSpent.code!r} never opens without a patience; give "
+            "early_stop=Patience(metric='validation/loss', better='lower', patience=5)"
+        )
+    confirm = safe.confirmations(respond)
+    return respond, tuple(
         replace(rule, confirm=confirm[rule.code]) if rule.code in confirm else rule  # type: ignore[type-var]  # a protocol cannot say "dataclass"
         for rule in rules
     )
@@ -643,6 +679,6 @@ def _answered(
 
 def _described(given: Any) -> Any:
     """Return an answer of the policy as it is stored with the run."""
-    if isinstance(given, Sequence):
-        return [_described(one) for one in given]
+    if isinstance(given, tuple):
+        return [_described(one) for one in given] if len(given) > 1 else _described(given[0])
     return {"action": given.name, **fields_of(given)}

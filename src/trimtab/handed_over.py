@@ -9,7 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from trimtab.checkpoint.snapshots import Ring
+from trimtab.checkpoint.state import is_restorable
 from trimtab.errors import UserError
+from trimtab.patience import Patience
 from trimtab.records import Value
 
 MAIN = "main"
@@ -38,6 +41,44 @@ def optimizers_of(optimizer: Any) -> dict[str, torch.optim.Optimizer] | None:
             raise UserError(f"Guard: optimizer {name!r} must be a torch.optim.Optimizer, got {type(one).__name__}")
         named[name] = inner
     return named
+
+
+def early_stop_of(early_stop: Any) -> Patience | None:
+    """Return the patience that was handed over, None for None; raise UserError for anything else."""
+    if early_stop is None or isinstance(early_stop, Patience):
+        return early_stop
+    raise UserError(
+        f"Guard: early_stop={early_stop!r}; expected a Patience, such as "
+        "Patience(metric='validation/loss', better='lower', patience=5)"
+    )
+
+
+def parts_of(state: Any) -> dict[str, Any]:
+    """Return the parts of a training by name; raise UserError for one that no rollback could put back."""
+    if state is None:
+        return {}
+    if not isinstance(state, Mapping):
+        raise UserError(
+            f"Guard: state must be a mapping from names to parts, such as {{'batches': batches}}, got "
+            f"{type(state).__name__}"
+        )
+    for name, part in state.items():
+        if not is_restorable(part):
+            raise UserError(
+                f"Guard: state[{name!r}] is a {type(part).__name__}, which has no state_dict and load_state_dict, so "
+                "that no rollback could put it back; leave it out, or give its class both. For the position in the "
+                "data there is trimtab.batches.Batches"
+            )
+    return dict(state)
+
+
+def ring_of(snapshots: Any) -> Ring | None:
+    """Return how snapshots are taken, None for not at all; raise UserError for anything else."""
+    if snapshots is None or isinstance(snapshots, Ring):
+        return snapshots
+    raise UserError(
+        f"Guard: snapshots={snapshots!r}; expected trimtab.checkpoint.snapshots.Ring(every=25, keep=3), or None"
+    )
 
 
 def value_of(name: str, value: Any) -> Value:

@@ -66,17 +66,17 @@ class Respond:
         known: the codes that exist, so that a misspelt one is an error now and not silence later.
 
     Raises:
-        UserError: the policy names a code that no detector has, or would change the weights of a training that the
-            finding says goes well.
+        UserError: the policy is no mapping, names a code that no detector has or something that is no action, or
+            would change the weights of a training that the finding says goes well.
     """
 
     def __init__(self, policy: Policy, known: Iterable[str]):
         codes = set(known)
         self.policy: dict[str, tuple[Action, ...]] = {}
-        for code, given in policy.items():
+        for code, actions in actions_of(policy).items():
             if code != ANY and code not in codes:
                 raise UserError(f"respond: no detector has the code {code!r}.{nearest(code, codes)}")
-            self.policy[code] = actions = tuple(given) if isinstance(given, Sequence) else (given,)
+            self.policy[code] = actions
             wrong = [action.name for action in actions if action.changes == "weights" and code in HARMLESS]
             if wrong:
                 raise UserError(
@@ -151,20 +151,48 @@ class Respond:
 
     def _answer(self, action: Action, key: tuple[str, int], finding: Finding, live: Live | None) -> Answer | None:
         used = self._used.get(key, 0)
+        spent = action.at_most is not None and used >= action.at_most
         try:
             needed = getattr(action, "needed", None)
             if needed is not None and not needed(live, finding):
                 return None
-            if action.at_most is not None and used >= action.at_most:
+            if spent:
                 return _spent(action, finding, used)
             outcome = action.apply(live, finding)
         except TrainingStopped:
             raise
         except Exception as error:  # noqa: BLE001 - an action that raises has failed, and that is an outcome
+            if spent:
+                return _spent(action, finding, used)
             outcome = _outcome(action.name, finding, "failed", f"{type(error).__name__}: {error}")
         if outcome.result != "declined":
             self._used[key] = used + 1
         return Answer(outcome=replace(outcome, step=finding.step))
+
+
+def actions_of(policy: Policy) -> dict[str, tuple[Action, ...]]:
+    """Return code -> its actions in order; raise UserError that names what is no action."""
+    if not isinstance(policy, Mapping):
+        raise UserError(
+            f"respond={policy!r}; expected 'safe', or a mapping from finding codes to actions, such as "
+            "{'loss-spike': RollBack()}"
+        )
+    found: dict[str, tuple[Action, ...]] = {}
+    for code, given in policy.items():
+        actions: tuple[Any, ...] = (given,)
+        if isinstance(given, Sequence) and not isinstance(given, str):
+            actions = tuple(given)
+        if not actions:
+            raise UserError(f"respond: {code!r} has no action; leave it out where nothing shall answer it")
+        for action in actions:
+            if isinstance(action, type) and callable(getattr(action, "apply", None)):
+                raise UserError(f"respond: {code!r} got the class {action.__name__}; write {action.__name__}()")
+            if isinstance(action, type) or not callable(getattr(action, "apply", None)):
+                raise UserError(
+                    f"respond: {code!r} got {action!r}; expected an action such as SkipStep(), or several in a tuple"
+                )
+        found[code] = actions
+    return found
 
 
 def _outcome(name: str, finding: Finding, result: Any, because: str, *, stops: bool = False) -> Outcome:

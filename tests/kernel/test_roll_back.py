@@ -348,16 +348,23 @@ def test_a_loss_that_is_only_reported_as_nan_is_never_answered_by_a_change(tmp_p
 
 
 def test_what_could_not_go_back_is_named(tmp_path):
+    class Odd:
+        def state_dict(self):
+            return {"a": object()}
+
+        def load_state_dict(self, state):
+            raise AssertionError("nothing was stored")
+
     model = net()
     optimizer = SGD(model.parameters(), lr=0.1)
     policy = {"too-steep": RollBack(data="again")}
     with Guard(
-        tmp_path / "a", model, optimizer, respond=policy, detectors=LEAN, state={"odd": object()}, snapshots=OFTEN
+        tmp_path / "a", model, optimizer, respond=policy, detectors=LEAN, state={"odd": Odd()}, snapshots=OFTEN
     ) as guard:
         train(model, optimizer, [1.0] * 25 + [1e7] + [1.0] * 5)
     (outcome,) = guard.outcomes
     assert outcome.result == "done"
-    assert "odd (a object has no state_dict and load_state_dict" in outcome.because
+    assert "cannot be stored without pickle" in outcome.because
     assert "the position in the data (hand it over, such as Guard(state={'batches': batches}))" in outcome.because
 
 

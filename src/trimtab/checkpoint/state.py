@@ -343,10 +343,17 @@ def put_extra_state(model: nn.Module, extra: Mapping[str, Any]) -> None:
         modules[name].set_extra_state(state)
 
 
+def is_restorable(part: Any) -> bool:
+    """Say whether something can be a part: a generator, or what has `state_dict` and `load_state_dict`."""
+    return isinstance(part, generators.Generator) or (
+        callable(getattr(part, "state_dict", None)) and callable(getattr(part, "load_state_dict", None))
+    )
+
+
 def _state_of(part: Any) -> Any:
     if isinstance(part, generators.Generator):
         return generators.of_one(part)
-    if callable(getattr(part, "state_dict", None)) and callable(getattr(part, "load_state_dict", None)):
+    if is_restorable(part):
         return part.state_dict()
     raise UserError(f"a {type(part).__name__} has no state_dict and load_state_dict, so that it cannot be put back")
 
