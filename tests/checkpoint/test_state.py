@@ -1,5 +1,6 @@
 import copy
 import json
+import math
 import random
 
 import numpy as np
@@ -8,8 +9,9 @@ import torch
 from torch import nn
 
 from tests.checkpoint.kit import Places, Small, Training, same
-from trimtab.checkpoint import TrainingState
+from trimtab.checkpoint import TrainingState, resume, save
 from trimtab.checkpoint.moments import home
+from trimtab.checkpoint.rotation import not_finite
 from trimtab.errors import UserError
 
 OPTIMIZERS = {
@@ -289,3 +291,63 @@ def test_ties_and_expanded_buffers():
 def test_state_from_a_file_goes_where_the_optimizer_wants_it(key, shape, group, device):
     parameter = torch.empty(3, device="meta")  # stands for an accelerator
     assert home(key, torch.zeros(shape), parameter, group).type == device
+
+
+@pytest.mark.parametrize("own_state_dict", [False, True])
+def test_a_parameter_that_is_in_no_model_goes_back_with_its_optimizer(tmp_path, own_state_dict):
+    class Own(torch.optim.Adam):
+        def state_dict(self):
+            return super().state_dict()
+
+    def training():
+        model, temperature = nn.Linear(2, 2), nn.Parameter(torch.zeros(()))
+        kind = Own if own_state_dict else torch.optim.Adam
+        optimizer = kind([*model.parameters(), temperature], lr=0.1)
+        return TrainingState({"model": model}, {"main": optimizer}), temperature
+
+    def steps(state):
+        (optimizer,) = state.optimizers.values()
+        for _ in range(3):
+            optimizer.zero_grad()
+            (state.models["model"](torch.ones(2)) * temperature.exp()).square().sum().backward()
+            optimizer.step()
+        return {key: value.clone() for key, value in state.capture().tensors.items()}
+
+    state, temperature = training()
+    steps(state)
+    then, value = state.capture(), temperature.item()
+    path = save(tmp_path / "a", state)
+    once = steps(state)
+    state.restore(then)
+    assert temperature.item() == value != 0.0
+    assert same(steps(state), once)
+    other, temperature = training()
+    resume(path, other)
+    assert temperature.item() == value
+    assert same(steps(other), once)
+    with torch.no_grad():
+        temperature.fill_(math.nan)
+    assert "a parameter of optimizer 'main' is not finite" in not_finite(other)
+
+
+def test_a_history_of_lbfgs_is_not_the_memory_of_a_snapshot():
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=3)
+    state = TrainingState({"model": model}, {"main": optimizer})
+    x = torch.randn(5, 3)
+
+    def loss():
+        optimizer.zero_grad()
+        value = (model(x) - 1).square().mean()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    then = state.capture()
+    state.restore(then)
+    kept = [one.clone() for one in optimizer.state_dict()["state"][0]["old_dirs"]]
+    for tensor in then.tensors.values():  # a snapshot that is dropped is written over
+        if tensor.is_floating_point():
+            tensor.fill_(7.0)
+    assert all(map(torch.equal, kept, optimizer.state_dict()["state"][0]["old_dirs"]))

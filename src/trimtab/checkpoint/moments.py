@@ -1,5 +1,6 @@
-"""The state of an optimizer: its moments by parameter, and the settings of its groups.
+"""The state of an optimizer: its moments by parameter, the settings of its groups, and parameters of no model.
 
+A parameter that is in no model, such as the temperature of a loss, would be lost if the optimizer did not bring it.
 State is matched by the position of a parameter in the groups, as torch does, and the names that stand there are
 compared, because a changed order gives each parameter the moments of another one without any error.
 """
@@ -7,6 +8,7 @@ compared, because a changed order gives each parameter the moments of another on
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -33,10 +35,11 @@ def take(optimizer: Optimizer, at: str, names: Names) -> tuple[dict[str, torch.T
     Raises:
         UserError: something in the state cannot be stored without pickle.
     """
+    tensors: dict[str, torch.Tensor] = {}
+    loose = _take_loose(optimizer, at, names, tensors)
     if type(optimizer).state_dict is not Optimizer.state_dict:
-        tensors, state = flatten(optimizer.state_dict(), at)
-        return tensors, {"class": class_name(optimizer), "whole": state}
-    tensors = {}
+        whole = _flat(optimizer.state_dict(), at, tensors)
+        return tensors, {"class": class_name(optimizer), "whole": whole, "loose": loose}
     groups: list[Plain] = []
     states: list[Plain] = []
     known = set()
@@ -59,6 +62,7 @@ def take(optimizer: Optimizer, at: str, names: Names) -> tuple[dict[str, torch.T
         raise UserError(f"{at!r} has state for {len(strays)} tensors that are in none of its groups")
     return tensors, {
         "class": class_name(optimizer), "groups": groups, "state": states, "others": _flat(others, f"{at}/~", tensors),
+        "loose": loose,
     }  # fmt: skip
 
 
@@ -89,23 +93,23 @@ def plan(
     """
     if plain["class"] != class_name(optimizer):
         raise UserError(f"{at!r}: it is a {class_name(optimizer)} and the state is that of a {plain['class']}")
+    parameters = [(parameter, group) for group in optimizer.param_groups for parameter in group["params"]]
     if "whole" in plain:
         whole = copy.deepcopy(unflatten(plain["whole"], tensors))  # the optimizer may keep what it is given
-        return Plan(copies=[], apply=lambda: None, whole=whole)
+        return Plan(copies=_loose(parameters, plain, tensors, at), apply=lambda: None, whole=whole)
     _check_groups(optimizer, plain["groups"], at, names, named=named)
-    copies: list[tuple[torch.Tensor, torch.Tensor]] = []
-    parameters = [(parameter, group) for group in optimizer.param_groups for parameter in group["params"]]
+    copies = _loose(parameters, plain, tensors, at)
     states: dict[Any, dict[str, Any]] = {}
     for position, held in plain["state"]:
         parameter, group = parameters[position]
         now = optimizer.state.get(parameter, {})
         mine = states[parameter] = {}
-        for key, value in unflatten(held, tensors).items():
+        for key, value in _own(held, tensors).items():
             if named:  # it comes from a file, where everything lies on the CPU
-                value = _moved(value, partial(home, key, parameter=parameter, group=group))
+                value = _each(value, partial(_at_home, key, parameter=parameter, group=group))
             mine[key] = _kept(now.get(key), value, copies)
-    others = unflatten(plain["others"], tensors)
-    values = [unflatten(group["values"], tensors) for group in plain["groups"]]
+    others = _each(unflatten(plain["others"], tensors), torch.Tensor.clone)
+    values = [_own(group["values"], tensors) for group in plain["groups"]]
     kept = [
         {key: _kept(group.get(key), value, copies) for key, value in held.items()}
         for group, held in zip(optimizer.param_groups, values, strict=True)
@@ -142,13 +146,59 @@ def home(key: str, value: torch.Tensor, parameter: torch.Tensor, group: Mapping[
     return parameter.device
 
 
-def _moved(tree: Any, where: Callable[[torch.Tensor], torch.device]) -> Any:
+def _at_home(key: str, value: torch.Tensor, parameter: torch.Tensor, group: Mapping[str, Any]) -> torch.Tensor:
+    return value.to(home(key, value, parameter, group))
+
+
+def _take_loose(optimizer: Optimizer, at: str, names: Names, tensors: dict[str, torch.Tensor]) -> Plain:
+    """Add the values of the parameters that are in no model; return [position, value] of each."""
+    loose = []
+    position = 0
+    for index, group in enumerate(optimizer.param_groups):
+        for number, parameter in enumerate(group["params"]):
+            if id(parameter) not in names:
+                where = f"{at}/{place(f'groups.{index}.{number}')}/~value"
+                loose.append([position, _flat(parameter, where, tensors)])
+            position += 1
+    return loose
+
+
+def _loose(
+    parameters: list[tuple[torch.Tensor, Any]], plain: Plain, tensors: Mapping[str, torch.Tensor], at: str
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return (parameter, its value then) for those that are in no model."""
+    copies = []
+    for position, held in plain.get("loose", ()):
+        value = unflatten(held, tensors)
+        now = parameters[position][0] if position < len(parameters) else None
+        if now is None or (now.shape, now.dtype) != (value.shape, value.dtype):
+            there = "none" if now is None else f"{now.dtype} of shape {tuple(now.shape)}"
+            raise UserError(
+                f"{at!r}: parameter {position}, which is in no model, was {value.dtype} of shape {tuple(value.shape)} "
+                f"then and is {there} now; give the optimizer the same parameters"
+            )
+        copies.append((now, value))
+    return copies
+
+
+def _own(plain: Plain, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """Return a dict of a state; tensors inside its lists are copies, for the memory of snapshots is used again."""
+    found: dict[str, Any] = unflatten(plain, tensors)
+    return {
+        key: value if isinstance(value, torch.Tensor) else _each(value, torch.Tensor.clone)
+        for key, value in found.items()
+    }
+
+
+def _each(tree: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """Return a nest with every tensor changed."""
     if isinstance(tree, torch.Tensor):
-        return tree.to(where(tree))
-    if type(tree) in (list, tuple):
-        return type(tree)(_moved(one, where) for one in tree)
-    if type(tree) is dict:
-        return {key: _moved(one, where) for key, one in tree.items()}
+        return change(tree)
+    if type(tree) in (list, tuple, deque):
+        made = [_each(one, change) for one in tree]
+        return deque(made, tree.maxlen) if type(tree) is deque else type(tree)(made)
+    if type(tree) in (dict, OrderedDict):
+        return type(tree)((key, _each(one, change)) for key, one in tree.items())
     return tree
 
 

@@ -91,8 +91,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path | str, keep: int = 3, good_after: int = 8):
         if any(type(number) is not int or number < 1 for number in (keep, good_after)):
-            given = f"{keep!r} and {good_after!r}"
-            raise UserError(f"Checkpoints: expected whole numbers keep >= 1 and good_after >= 1, got {given}")
+            raise UserError(f"expected whole numbers keep >= 1 and good_after >= 1, got {keep!r} and {good_after!r}")
         self.folder = Path(folder).absolute()
         self.keep, self.good_after = keep, good_after
         self.remarks: list[str] = []
@@ -350,8 +349,7 @@ def not_finite(state: TrainingState) -> str:
 
     def look(name: str, tensor: torch.Tensor, *, infinity: bool) -> None:
         if (tensor.is_floating_point() or tensor.is_complex()) and tensor.layout == torch.strided:
-            values = tensor.detach()
-            values = values.float() if values.dtype.itemsize == 1 else values
+            values = tensor.detach().float() if tensor.dtype.itemsize == 1 else tensor.detach()
             bad = values.isnan() if infinity else ~values.isfinite()
             names.append(name)
             flags.append(bad.any())
@@ -363,6 +361,8 @@ def not_finite(state: TrainingState) -> str:
             look(f"buffer {name!r} of {model_name!r}", buffer, infinity=True)
     called = state.parameter_names()
     for stream, optimizer in state.optimizers.items():
+        for parameter in (one for group in optimizer.param_groups for one in group["params"] if id(one) not in called):
+            look(f"a parameter of optimizer {stream!r}", parameter, infinity=False)
         for held, kept in optimizer.state.items():
             for name, value in kept.items() if isinstance(kept, dict) else ():
                 if isinstance(value, torch.Tensor):
