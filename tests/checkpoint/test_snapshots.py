@@ -202,3 +202,14 @@ def test_whatever_happens_a_good_one_stays_once_there_was_one_and_all_are_finite
         assert newest is not None
         assert newest.steps["main"] <= step
         assert all(t.isfinite().all() for t in newest.captured.tensors.values() if t.is_floating_point())
+
+
+def test_eight_bits_and_complex_numbers_are_looked_at_too():
+    snapshots, models = ring()
+    models["main"].register_buffer("quantised", torch.ones(4).to(torch.float8_e4m3fn))
+    models["main"].phases = nn.Parameter(torch.ones(2, dtype=torch.complex64))
+    snapshots.begin({"main": -1})
+    with torch.no_grad():
+        models["main"].phases[0] = complex(0.0, float("nan"))
+    snapshots.take({"main": 0}, good=True)
+    assert steps_of(snapshots) == [-1]

@@ -224,12 +224,15 @@ class Snapshots:
 def _broken(tensors: Mapping[str, torch.Tensor]) -> list[str]:
     """Return the names of the tensors with an element that is not finite; this waits for the device once."""
     found: list[str] = []
-    by_device: dict[torch.device, list[str]] = {}
+    by_device: dict[torch.device, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
+        if tensor.dtype.is_complex:
+            tensor = torch.view_as_real(tensor.resolve_conj())
         if tensor.is_floating_point() and tensor.numel() and name.startswith(("model/", "optimizer/")):
-            by_device.setdefault(tensor.device, []).append(name)
+            wide = tensor if tensor.element_size() > 1 else tensor.float()  # torch has no norm of eight bits
+            by_device.setdefault(tensor.device, {})[name] = wide
     for names in by_device.values():
-        norms = torch._foreach_norm([tensors[name] for name in names], math.inf)
+        norms = torch._foreach_norm(list(names.values()), math.inf)
         finite = torch.stack([norm.float() for norm in norms]).isfinite()
         if not bool(finite.all()):
             found += [name for name, fine in zip(names, finite.tolist(), strict=True) if not fine]
