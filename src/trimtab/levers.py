@@ -153,11 +153,15 @@ class Levers:
         self._in_a_row.clear()
         if self.snapshots is not None:
             self.snapshots.went_back(snapshot)
+        # Gradients of the abandoned way do not come back; the loop may look at those of this update after it.
+        mine = self._gradients.pop(id(live.optimizer), []) + _taken_away(live.optimizer)
         for optimizer in self.state.optimizers.values():
             _taken_away(optimizer)
         at_once = live.stream == snapshot.stream or not snapshot.stream
-        if not live.skipped:
-            self._gradients[id(live.optimizer)] = []  # those of the abandoned way do not come back
+        if live.skipped:
+            _put_back(_zeroed(mine))
+        else:
+            self._gradients[id(live.optimizer)] = _zeroed(mine)
             at_once = at_once and not live.closure and type(live.optimizer) in LEAVES_OUT
         self._return = None if at_once else _Return(snapshot, data, snapshot.stream or live.stream)
         return restored
@@ -169,8 +173,7 @@ class Levers:
 
     def passes_over(self, optimizer: torch.optim.Optimizer) -> None:
         """Leave an update out on the way back."""
-        self._gradients[id(optimizer)] = []
-        _taken_away(optimizer)
+        self._gradients[id(optimizer)] = _zeroed(_taken_away(optimizer))
 
     def arrive(self, stream: str) -> None:
         """Take in the end of an update: where the snapshot was taken, or if that does not come, the way back ends."""
@@ -181,8 +184,10 @@ class Levers:
         if stream == way.stream or way.updates >= LONGEST:
             self._return = None
             self.state.restore(way.snapshot.captured, data=way.data)
-            for optimizer in self.state.optimizers.values():
-                _taken_away(optimizer)
+            for name, optimizer in self.state.optimizers.items():
+                taken = _taken_away(optimizer)
+                if name == stream:
+                    _put_back(_zeroed(taken))
 
     # -- called by the Guard ---------------------------------------------------------------------------------------
 
@@ -211,8 +216,7 @@ class Levers:
             self._effects = [effect for effect in self._effects if not effect.over]
         gradients = self._gradients.pop(id(optimizer), None)
         self._in_a_row[id(optimizer)] = 0 if gradients is None else self.left_out_in_a_row(optimizer) + 1
-        for parameter, gradient in gradients or ():
-            parameter.grad = gradient
+        _put_back(gradients or ())
         return gradients is not None
 
     def _undo(self, optimizer: torch.optim.Optimizer) -> None:
@@ -260,6 +264,17 @@ def _taken_away(optimizer: torch.optim.Optimizer) -> list[tuple[torch.Tensor, to
                 taken.append((parameter, parameter.grad))
                 parameter.grad = None
     return taken
+
+
+def _zeroed(taken: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    for _, gradient in taken:
+        gradient.detach().zero_()
+    return list(taken)
+
+
+def _put_back(taken: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    for parameter, gradient in taken:
+        parameter.grad = gradient
 
 
 def _called(kind: type) -> str:

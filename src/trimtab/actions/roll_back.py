@@ -7,9 +7,10 @@ from typing import ClassVar, Literal
 
 from trimtab.actions._action import Action
 from trimtab.actions.skip_step import has_passed
-from trimtab.checkpoint.state import DATA_GOES_ON
+from trimtab.checkpoint.state import DATA_GOES_ON, plain_name, unwrapped
 from trimtab.checkpoint.tree import place
 from trimtab.errors import UserError
+from trimtab.handed_over import MAIN
 from trimtab.levers import lost
 from trimtab.live import Live
 from trimtab.records import Finding, Outcome
@@ -86,6 +87,9 @@ class RollBack(Action):
         restored = levers.go_back(live, snapshot, data=self.data == "again")
         stream = finding.stream if finding.stream in snapshot.steps else live.stream
         to_step = snapshot.steps.get(stream, -1)
+        to_steps = dict(snapshot.steps)
+        if levers.past(MAIN) is not None:  # metrics are recorded there, also where no optimizer is called so
+            to_steps.setdefault(MAIN, max(snapshot.steps.values(), default=-1))
         text = f"went back from update {live.step} of {live.stream!r} to the state after update {to_step} of {stream!r}"
         parts = levers.state.parts
         has_position = any(getattr(type(parts.get(name)), "is_data", False) for name in restored.restored)
@@ -96,7 +100,7 @@ class RollBack(Action):
             left["the position in the data"] = "hand it over, such as Guard(state={'batches': batches})"
         if left:
             text += "; left as it is: " + ", ".join(f"{name} ({why})" for name, why in left.items())
-        return replace(self.outcome(finding, "done", text), to_step=to_step, to_steps=dict(snapshot.steps))
+        return replace(self.outcome(finding, "done", text), to_step=to_step, to_steps=to_steps)
 
 
 def _buffer_lost(live: Live) -> bool:
@@ -107,9 +111,9 @@ def _buffer_lost(live: Live) -> bool:
         return False
     kept = good.captured.tensors
     buffers = {
-        place("model", name, called): buffer
+        place("model", name, plain_name(called)): buffer
         for name, model in levers.state.models.items()
-        for called, buffer in model.named_buffers()
+        for called, buffer in unwrapped(model).named_buffers()
     }
     broken = (
         [key for key, buffer in buffers.items() if key in kept and lost([buffer])]
