@@ -53,6 +53,8 @@ T_OF_5 = 2.776
 """Student's t for a 95 % interval of the mean of five."""
 PEERS = {peer.name: peer for peer in (*ACTING, SUPERVISED)}
 ARMS = ("unaided", "safe", *PEERS)
+BESIDE = " beside"
+"""Ends the name of a job in which the peers run a fault."""
 
 Told = dict[str, Any]
 
@@ -103,40 +105,49 @@ def guarded(training: Training, patience: int | None, **guarding: Any) -> tuple[
 
 
 def perform_case(job: Job) -> dict[str, Any]:
-    """Run a fault in a family with a seed in every arm."""
+    """Run a fault in a family with a seed: clean, unaided and safe."""
     case = CASES[job.name]
-    result: dict[str, Any] = {"name": job.name, "family": job.family, "seed": job.seed, "arms": {}}
     training = case.build(job.family, job.seed)
     target, none = training.target, chance(training)
     begin = time.process_time()
     ran, metrics, ended = go(training, observer=Nobody())
-    alone = {"metric": metrics[target.metric], "ended": ended, "cpu_seconds": time.process_time() - begin}
+    unaided = _row(metrics[target.metric], ended, begin)
     if case.peaks:
         assert ran is not None
         clean = best(ran.evaluations, training)
     else:
         clean = go(case.build(job.family, job.seed, clean=True), observer=Nobody())[1][target.metric]
-    result |= {"metric": target.metric, "clean": clean, "chance": none}
-    for arm in ARMS:
+    forget()
+    begin = time.process_time()
+    metrics, ended, told = guarded(case.build(job.family, job.seed), case.patience, respond="safe")
+    safe = {**_row(metrics[target.metric], ended, begin), **told}
+    return {**_named(job), "metric": target.metric, "clean": clean, "chance": none,
+            "arms": {"unaided": unaided, "safe": safe}}  # fmt: skip
+
+
+def perform_peers(job: Job) -> dict[str, Any]:
+    """Run the same with each of the other tools; `rated` joins both."""
+    case = CASES[job.name.removesuffix(BESIDE)]
+    arms: dict[str, Told] = {}
+    for name, peer in PEERS.items():
         forget()
-        if arm == "unaided":
-            result["arms"][arm] = _rated(alone, clean, none)
-            continue
-        if arm in PEERS and PEERS[arm].missing:
-            result["arms"][arm] = {"not_run": PEERS[arm].missing}
+        if peer.missing:
+            arms[name] = {"not_run": peer.missing}
             continue
         training = case.build(job.family, job.seed)
         begin = time.process_time()
-        told: Told = {}
-        if arm == "safe":
-            metrics, ended, told = guarded(training, case.patience, respond="safe")
-        else:
-            with _protected(PEERS[arm].protect, training):
-                _, metrics, ended = go(training, observer=Nobody())
-        spent = time.process_time() - begin
-        row = {"metric": metrics[target.metric], "ended": ended, "cpu_seconds": spent, **told}
-        result["arms"][arm] = _rated(row, clean, none)
-    return result
+        with _protected(peer.protect, training):
+            _, metrics, ended = go(training, observer=Nobody())
+        arms[name] = _row(metrics[training.target.metric], ended, begin)
+    return {**_named(job), "arms": arms}
+
+
+def _row(metric: float, ended: str, begin: float) -> Told:
+    return {"metric": metric, "ended": ended, "cpu_seconds": round(time.process_time() - begin, 2)}
+
+
+def _named(job: Job) -> Told:
+    return {"name": job.name, "family": job.family, "seed": job.seed}
 
 
 @contextlib.contextmanager
@@ -147,12 +158,29 @@ def _protected(protect: Callable[[Training], AbstractContextManager[None]], trai
             yield
 
 
-def _rated(row: Told, clean: float, none: float) -> Told:
-    """Add the share of a run, and what it would be if weights at an end that restored nothing counted."""
-    worth = share(row["metric"], clean, none)
+def rated(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Join the runs of a fault, family and seed, and say of each arm what share of the clean run's gain is there.
+
+    Only a stop that put the best weights back is worth more than 0; `share_as_it_ended` is what the weights are worth.
+    """
+    beside = {(r["name"], r["family"], r["seed"]): r["arms"] for r in results if r["name"].endswith(BESIDE)}
+    joined = []
+    for result in results:
+        if result["name"].endswith(BESIDE):
+            continue
+        arms = {**result["arms"], **beside.get((result["name"] + BESIDE, result["family"], result["seed"]), {})}
+        rows = {arm: _rated(row, result["clean"], result["chance"]) for arm, row in arms.items()}
+        joined.append({**result, "arms": rows})
+    return joined
+
+
+def _rated(row: Mapping[str, Any], clean: float, none: float) -> Told:
+    if "metric" not in row:
+        return dict(row)
+    worth = share(float(row["metric"]), clean, none)
     restored = any(o["action"] == "early-stop" and o["result"] == "done" for o in row.get("outcomes", ()))
-    rounded = {"share": round(worth if not row["ended"] or restored else 0.0, 4), "share_as_it_ended": round(worth, 4)}
-    return {**row, **rounded, "cpu_seconds": round(row["cpu_seconds"], 2)}
+    return {**row, "share": round(worth if not row["ended"] or restored else 0.0, 4),
+            "share_as_it_ended": round(worth, 4)}  # fmt: skip
 
 
 def perform_healthy(job: Job) -> dict[str, Any]:
@@ -178,7 +206,10 @@ def perform_healthy(job: Job) -> dict[str, Any]:
 def perform(job: Job) -> dict[str, Any]:
     """Run one job; what is not finite is written as text."""
     logging.disable(logging.CRITICAL)
-    result = perform_case(job) if job.family else perform_healthy(job)
+    if not job.family:
+        result = perform_healthy(job)
+    else:
+        result = perform_peers(job) if job.name.endswith(BESIDE) else perform_case(job)
     plain: dict[str, Any] = _finite({**result, "unannounced": False})
     return plain
 
@@ -191,10 +222,13 @@ def _finite(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def jobs(seeds: Sequence[int]) -> list[Job]:
-    """Return every fault in each of its families and every healthy kind, with each seed."""
-    faulty = [Job(name=c.name, family=f, seed=s) for c in RECOVERABLE for f in c.families for s in seeds]
-    return faulty + [Job(name=kind, seed=s) for kind in TRICKY for s in seeds]
+def jobs(seeds: Sequence[int], peer_seeds: Sequence[int]) -> list[Job]:
+    """Return every fault in each of its families and every healthy kind with each seed, then the same for the peers."""
+    places = [(case.name, family) for case in RECOVERABLE for family in case.families]
+    faulty = [Job(name=name, family=family, seed=s) for name, family in places for s in seeds]
+    healthy = [Job(name=kind, seed=s) for kind in TRICKY for s in seeds]
+    beside = [Job(name=name + BESIDE, family=family, seed=s) for s in peer_seeds for name, family in places]
+    return faulty + healthy + beside
 
 
 # -- what is made of it ----------------------------------------------------------------------------------------------
@@ -204,7 +238,7 @@ def median_shares(runs: Sequence[Mapping[str, Any]], arm: str) -> dict[str, dict
     """Return fault -> family -> median share of an arm; nothing where the arm did not run."""
     found: dict[str, dict[str, list[float]]] = {}
     for result in runs:
-        row = result["arms"][arm]
+        row = result["arms"].get(arm, {})
         if "share" in row:
             found.setdefault(result["name"], {}).setdefault(result["family"], []).append(row["share"])
     return {name: {family: statistics.median(s) for family, s in families.items()} for name, families in found.items()}
@@ -229,7 +263,7 @@ def figures_of(results: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         "fault_runs": sum(r["name"] in counted for r in faulty),
     }
     for arm in ARMS:
-        rows = [r["arms"][arm] for r in faulty if r["name"] in counted and "share" in r["arms"][arm]]
+        rows = [r["arms"][arm] for r in faulty if r["name"] in counted and "share" in r["arms"].get(arm, {})]
         good = sum(row["share"] >= RECOVERED for row in rows)
         word = arm.replace("-", "_")
         if rows:
@@ -256,14 +290,15 @@ def table_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             chosen = [r for r in runs if (r["name"], r["family"]) == (case.name, family)]
             arms = {}
             for arm in ARMS:
-                shares = [r["arms"][arm]["share"] for r in chosen if "share" in r["arms"][arm]]
+                there = [r["arms"][arm] for r in chosen if "share" in r["arms"].get(arm, {})]
+                shares = [row["share"] for row in there]
                 if not shares:
                     continue
                 half = T_OF_5 * statistics.stdev(shares) / 5**0.5 if len(shares) == 5 else math.inf
                 arms[arm] = {
                     "median": statistics.median(shares), "mean": round(statistics.fmean(shares), 4),
                     "interval_half_width": round(half, 4) if math.isfinite(half) else None, "least": min(shares),
-                    "ended": sum(bool(r["arms"][arm]["ended"]) for r in chosen),
+                    "runs": len(shares), "ended": sum(bool(row["ended"]) for row in there),
                 }  # fmt: skip
             if arms:
                 rows[family] = arms
@@ -273,29 +308,35 @@ def table_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     """Run what is missing, print and store."""
-    options = arguments(argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter))
-    wanted = [job for job in jobs(options.seeds or seeds_for(tune=options.tune)) if options.only in job.key]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--peer-seeds", type=int, default=5, help="so many of the seeds for the peers")
+    options = arguments(parser)
+    seeds = options.seeds or seeds_for(tune=options.tune)
+    beside = seeds[: parser.parse_args().peer_seeds]
+    wanted = [job for job in jobs(seeds, beside) if options.only in job.key]
     results = perform_all(perform, wanted, "recovery", options)
-    faulty = [r for r in results if r["family"]]
+    faulty = rated([r for r in results if r["family"]])
+    healthy = [r for r in results if not r["family"]]
     for name, rows in table_of(faulty).items():
         for family, arms in rows.items():
             if isinstance(arms, dict):
                 print(name, family, {arm: round(row["median"], 3) for arm, row in arms.items()})
-    for result in results:
-        if not result["family"] and (result["outcomes"] or not result["same_weights"]):
+    for result in healthy:
+        if result["outcomes"] or not result["same_weights"]:
             print(result["name"], result["seed"], result["ratio"], result["same_weights"], result["outcomes"])
-    figures = figures_of(results)
+    figures = figures_of([*faulty, *healthy])
     print(figures)
     if options.stores:
         detail = {
-            "definition": (__doc__ or "").partition("Arms of")[2],
-            "arms": {peer.name: peer.how for peer in (*ACTING, SUPERVISED)},
-            "not_run": {peer.name: peer.missing for peer in (*ACTING, SUPERVISED) if peer.missing},
+            "definition": "Arms" + (__doc__ or "").partition("Arms")[2],
+            "arms": {peer.name: peer.how for peer in PEERS.values()},
+            "not_run": {peer.name: peer.missing for peer in PEERS.values() if peer.missing},
+            "peer_seeds": beside,
             "table": table_of(faulty),
             "runs": faulty,
-            "healthy": [r for r in results if not r["family"]],
+            "healthy": healthy,
         }
-        print(store("recovery", command=COMMAND, seeds=options.seeds, figures=figures, detail=detail))
+        print(store("recovery", command=COMMAND, seeds=seeds, figures=figures, detail=detail))
 
 
 if __name__ == "__main__":

@@ -103,12 +103,28 @@ def test_a_peer_takes_part_in_a_training_and_lets_go_of_it(peer):
 
 
 def test_a_single_bad_batch_ends_an_unaided_training_and_not_one_that_answers():
-    result = recovery.perform(Job(name="bad-batch", family="regression", seed=100))
+    results = [recovery.perform(Job(name="bad-batch", family="regression", seed=100))]
+    (result,) = recovery.rated(results)
     arms = result["arms"]
     assert arms["unaided"]["share"] == 0.0
     assert arms["safe"]["share"] > 0.9
     assert arms["safe"]["outcomes"][0]["code"] == "loss-spike"
     assert Job(name=result["name"], family="regression", seed=100).key == "bad-batch/regression/100"
+
+
+def test_what_the_peers_did_is_joined_to_the_same_run():
+    named, ended = {"family": "mlp", "seed": 0}, {"metric": "nan", "ended": ""}
+    results = [
+        {"name": "a", **named, "clean": 1.0, "chance": 0.0, "arms": {"unaided": {"metric": 0.2, "ended": ""}}},
+        {
+            "name": "a" + recovery.BESIDE,
+            **named,
+            "arms": {"zclip": {"metric": "nan", "ended": ""}, "x": {"not_run": "y"}},
+        },
+    ]
+    (joined,) = recovery.rated(results)
+    assert (joined["arms"]["unaided"]["share"], joined["arms"]["zclip"]["share"]) == (0.2, 0.0)
+    assert joined["arms"]["x"] == {"not_run": "y"}
 
 
 def test_a_stop_is_worth_nothing_unless_it_put_the_best_weights_back():
