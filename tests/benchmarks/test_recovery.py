@@ -119,7 +119,7 @@ def test_what_the_peers_did_is_joined_to_the_same_run():
         {
             "name": "a" + recovery.BESIDE,
             **named,
-            "arms": {"zclip": {"metric": "nan", "ended": ""}, "x": {"not_run": "y"}},
+            "arms": {"zclip": ended, "x": {"not_run": "y"}},
         },
     ]
     (joined,) = recovery.rated(results)
