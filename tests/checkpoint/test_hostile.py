@@ -13,8 +13,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.checkpoint.kit import Runs, Training, damaged, same, seal
-from trimtab.checkpoint import inspect, load, resume, save, verify
+from tests.checkpoint.kit import Runs, Small, Training, damaged, kept, same, seal
+from trimtab.checkpoint import TrainingState, inspect, load, resume, save, verify
 from trimtab.checkpoint.reading import read
 from trimtab.checkpoint.tensor_file import read as read_tensors
 from trimtab.errors import CheckpointError
@@ -326,3 +326,15 @@ def test_the_hash_in_the_manifest_is_that_of_the_file(whole):
     for name, entry in manifest["files"].items():
         content = (whole[0] / name).read_bytes()
         assert entry == {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def test_random_numbers_that_cannot_be_put_back_change_nothing(tmp_path):
+    path = save(tmp_path / "a", TrainingState({"model": Small()}))
+    edited(path, "state.json", lambda state: state["training"]["random"]["numpy"].update(bit_generator="PCG64"))
+    seal(path)
+    other = Small()
+    before, random = kept(other), torch.get_rng_state()
+    with pytest.raises(CheckpointError, match="the random numbers cannot be put back"):
+        resume(path, TrainingState({"model": other}))
+    assert same(kept(other), before)
+    assert torch.equal(torch.get_rng_state(), random)

@@ -173,6 +173,8 @@ def _tensors(model: nn.Module) -> dict[str, DescribedTensor]:
         for name in module._non_persistent_buffers_set
     }
     for name, tensor in model_tensors(model, ties=True).items():
+        if nn.parameter.is_lazy(tensor):
+            raise UserError(f"{name!r} is a lazy parameter that has no shape yet; run the model once before")
         key = _memory(tensor)
         tied_to = first.setdefault(key, name) if key is not None else name
         found[name] = DescribedTensor(

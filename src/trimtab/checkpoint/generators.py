@@ -52,6 +52,21 @@ def put_back_everywhere(states: dict[str, Any]) -> None:
         torch.mps.set_rng_state(states["mps"].cpu())
 
 
+def rehearse(states: Any) -> None:
+    """Try whether states can be put back, and leave every generator where it is.
+
+    Raises:
+        UserError: one refuses its state, or this is no such state.
+    """
+    before = everywhere()
+    try:
+        put_back_everywhere(states)
+    except (TypeError, ValueError, RuntimeError, KeyError, AttributeError, IndexError, OverflowError) as error:
+        raise UserError(f"the random numbers cannot be put back: {type(error).__name__}: {error}") from None
+    finally:
+        put_back_everywhere(before)
+
+
 def of_one(generator: Generator) -> Any:
     """Return the state of one generator as a nest that can be stored."""
     if isinstance(generator, torch.Generator):

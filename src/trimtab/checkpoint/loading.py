@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,9 +15,10 @@ from torch import nn
 
 from trimtab.checkpoint import generators
 from trimtab.checkpoint.constructor import Allowed, Constructor
-from trimtab.checkpoint.description import describe
+from trimtab.checkpoint.description import DescribedModel, describe
 from trimtab.checkpoint.planning import Plan, check, compare, plan
 from trimtab.checkpoint.reading import Contents
+from trimtab.checkpoint.settings import modules_here
 from trimtab.checkpoint.source import Source, open_source
 from trimtab.checkpoint.state import (
     Captured,
@@ -81,7 +83,8 @@ def load(
 
     Args: as in `plan`, and
         verify: computes the stored metric, or metrics by name; a value that differs by more than the stored noise
-            refuses the load. The model's mode is as it was; the function sets the one that it needs.
+            refuses the load. The model's mode is as it was, and the function sets the one that it needs; what it
+            changes in the model, its mode and the random numbers is put back.
 
     Raises:
         CheckpointError: there is any difference that was not allowed; the message lists all of them and what to do.
@@ -94,23 +97,18 @@ def load(
     check(made)
     stored, tensors = made.source.model(name)
     live = model_tensors(model, ties=True)
-    before = {one: live[one].detach().clone() for one in made.copies} if verify is not None else {}
-    _fill(live, {new: tensors[stored.tensors[old].tied_to or old] for new, old in made.copies.items()})
-    extra = unflatten(stored.extra, {}) if stored.extra else {}
-    known = {where: state for where, state in extra.items() if where in dict(unwrapped(model).named_modules())}
-    put_extra_state(model, known)
     contents = made.source.contents
     metrics = _stored(contents, "metrics")
-    if verify is not None:
-        try:
+    extra, dropped = _extra_of(made, stored, model)
+    with _as_it_was(model) if extra or verify is not None else nullcontext():
+        _fill(live, {new: tensors[stored.tensors[old].tied_to or old] for new, old in made.copies.items()})
+        _give_extra(str(made.path), model, extra)
+        if verify is not None:
             _verify(str(made.path), model, metrics, verify)
-        except BaseException:
-            _fill(live, before)
-            raise
     return Loaded(
         model=model, loaded=tuple(made.copies), renamed=dict(made.renamed),
         left_at_initialisation=made.left_at_initialisation, left_out=made.left_out,
-        overridden=tuple(one.words for one in made.overridden), not_compared=made.not_compared,
+        overridden=tuple(one.words for one in made.overridden), not_compared=(*made.not_compared, *dropped),
         step=None if contents is None else contents.state["step"],
         metrics=metrics, config=_stored(contents, "config"), facts=_stored(contents, "facts"), plan=made,
     )  # fmt: skip
@@ -215,8 +213,10 @@ def resume(
     training = contents.state["training"]
     extra = {name: model.extra for name, model in contents.models.items()}
     captured = Captured(tensors=tensors, plain={**training, "models": extra})
-    _check_names(str(path), captured, state, allow_left)
     try:
+        _check_names(str(path), captured, state, allow_left)
+        if data:
+            generators.rehearse(unflatten(training["random"], tensors))
         return state.restore(captured, data=data, named=True)
     except CheckpointError:
         raise
@@ -266,6 +266,52 @@ def _stored(contents: Contents | None, key: str) -> dict[str, Any]:
     return found
 
 
+@contextmanager
+def _as_it_was(model: nn.Module) -> Iterator[None]:
+    """Put a model, its modes and all random numbers back when the block fails."""
+    state, modes = TrainingState({"model": model}), [(module, module.training) for module in model.modules()]
+    before = state.capture()
+    try:
+        yield
+    except BaseException:
+        state.restore(before)
+        raise
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _extra_of(made: Plan, stored: DescribedModel, model: nn.Module) -> tuple[dict[str, Any], list[str]]:
+    """Return what modules here get beside their tensors, by their name here, and what has no module here, in words."""
+    contents = made.source.contents
+    if not stored.extra or contents is None:
+        return {}, []
+    own = {key: tensor.clone() for key, tensor in contents.training.items() if key.startswith("extra/")}
+    try:
+        found = dict(unflatten(stored.extra, own))
+    except (UserError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{made.path}: what modules kept beside their tensors is damaged: {error}") from None
+    there = modules_here(stored, describe(model), {new: old for new, old in made.copies.items() if new in made.renamed})
+    modules = dict(unwrapped(model).named_modules())
+    takes = {
+        old: new for old, new in there.items()
+        if old in found and new in modules and type(modules[new]).set_extra_state is not nn.Module.set_extra_state
+    }  # fmt: skip
+    dropped = [
+        f"what {old!r} kept beside its tensors (get_extra_state): no module here takes it"
+        for old in found if old not in takes
+    ]  # fmt: skip
+    return {new: found[old] for old, new in takes.items()}, dropped
+
+
+def _give_extra(path: str, model: nn.Module, extra: Mapping[str, Any]) -> None:
+    try:
+        put_extra_state(model, extra)
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"{path}: set_extra_state of this model refuses: {why}; nothing was loaded") from error
+
+
 def _verify(path: str, model: nn.Module, metrics: Mapping[str, Any], verify: Any) -> None:
     if not isinstance(verify, Mapping):
         if len(metrics) != 1:
@@ -274,12 +320,19 @@ def _verify(path: str, model: nn.Module, metrics: Mapping[str, Any], verify: Any
                 f"give verify={{name: function}}"
             )
         verify = {next(iter(metrics)): verify}
+    state = TrainingState({"model": model})
+    loaded = state.capture()
     for name, evaluate in verify.items():
         if name not in metrics:
             there = ", ".join(metrics) or "none"
             raise CheckpointError(f"{path}: verify: no metric {name!r} is stored; there are {there}")
         stored, noise = metrics[name]["value"], metrics[name]["noise"]
-        now = float(evaluate(model))
+        measured = evaluate(model)
+        state.restore(loaded)  # in training mode it moves statistics, and may draw random numbers
+        try:
+            now = float(measured)
+        except (TypeError, ValueError, RuntimeError):
+            raise CheckpointError(f"{path}: verify: expected a number for {name!r}, got {measured!r:.80}") from None
         # Six digits: another number of threads adds up in another order.
         if not abs(now - stored) <= noise + 1e-6 * max(abs(stored), abs(now)) and not (
             math.isnan(now) and math.isnan(stored)

@@ -203,6 +203,12 @@ def compare(
     not_wanted, unused_unexpected = _allowed(unexpected, allow_unexpected)
     fitting = {new: old for new, old in both.items() if new not in misfit_names}
     live = model_tensors(model, ties=True)
+    empty = [one for one, tensor in live.items() if tensor.is_meta]
+    if empty:
+        raise UserError(
+            f"{empty[0]!r} of this {type(unwrapped(model)).__name__} is on the meta device, where no values can be "
+            f"loaded; give it memory first: model.to_empty(device=...)"
+        )
     likely = {**fitting, **{one.present: one.stored for one in suggested}}
     settings, not_compared = compare_settings(stored, mine, likely, source.config, config)
     settings += _of_tensors(stored, mine, tensors, live, fitting, constants=constants)

@@ -82,7 +82,7 @@ def compare_settings(
         return found, unknown
     assert mine.modules is not None
     assert mine.attributes is not None
-    places, before, after = _places(stored, mine, copies), _by_owner(stored), _by_owner(mine)
+    places, before, after = modules_here(stored, mine, copies), _by_owner(stored), _by_owner(mine)
     for old, kind in stored.modules.items():
         new = places.get(old)
         here = mine.modules.get(new) if new is not None else None
@@ -170,7 +170,7 @@ def _dotted(values: Mapping[str, Any], below: str = "") -> dict[str, Any]:
     return found
 
 
-def _places(stored: DescribedModel, mine: DescribedModel, copies: Mapping[str, str]) -> dict[str, str]:
+def modules_here(stored: DescribedModel, mine: DescribedModel, copies: Mapping[str, str]) -> dict[str, str]:
     """Return stored module -> module here: by the tensors that were renamed, else by the same name."""
     assert stored.modules is not None
     assert mine.modules is not None
