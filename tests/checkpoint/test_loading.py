@@ -328,3 +328,26 @@ def test_weights_alone_are_not_a_training(tmp_path):
     with pytest.raises(CheckpointError, match="weights alone"):
         resume(path, TrainingState({"model": Small()}))
     load(path, Small())
+
+
+def test_a_name_with_brackets_means_itself(tmp_path):
+    path = save(tmp_path / "a", nn.ModuleDict({"x": nn.Linear(1, 1)}))
+    model = nn.ModuleDict({"x": nn.Linear(1, 1), "[CLS]": nn.Linear(1, 1)})
+    made = plan(path, model)
+    advice = made.message.partition("load(..., ")[2].partition(")\n")[0]
+    assert "allow_missing=['[CLS].weight', '[CLS].bias'], override={'class.[CLS]': 'Linear'}" in advice
+    done = load(
+        path, model, allow_missing=["[CLS].weight", "[CLS].bias"], override={"class.[CLS]": "Linear"},
+    )  # fmt: skip
+    assert done.left_at_initialisation == ("[CLS].weight", "[CLS].bias")
+
+
+def test_patterns_may_overlap_and_the_closer_one_decides(tmp_path):
+    path = save(tmp_path / "a", nn.Sequential(nn.Dropout(0.1), nn.Dropout(0.2)))
+    model = nn.Sequential(nn.Dropout(0.3), nn.Dropout(0.4))
+    assert len(load(path, model, override={"*.p": ..., "1.p": 0.4}).overridden) == 2
+    with pytest.raises(CheckpointError, match=r"1\.p: 0\.2 stored, 0\.4 here \(.*override says 0\.9"):
+        load(path, model, override={"*.p": ..., "1.p": 0.9})
+    for wrong in ({"rename": "x"}, {"override": ["1.p"]}):
+        with pytest.raises(UserError, match="expected a mapping"):
+            load(path, model, **wrong)

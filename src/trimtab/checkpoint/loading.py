@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import nn
 from trimtab.checkpoint import generators
 from trimtab.checkpoint.constructor import Allowed, Constructor
 from trimtab.checkpoint.description import DescribedModel, describe
-from trimtab.checkpoint.planning import Plan, check, compare, plan
+from trimtab.checkpoint.planning import Plan, check, compare, matches, plan
 from trimtab.checkpoint.reading import Contents
 from trimtab.checkpoint.settings import modules_here
 from trimtab.checkpoint.source import Source, open_source
@@ -197,7 +196,7 @@ def resume(
         # Buffers change while it trains, those of one element and those that are not persistent too; all are put back.
         made = compare(source, model, name=name, build=how, config=config, constants=False)
         keys = [one.key for one in made.settings]
-        mine = {pattern: value for pattern, value in override.items() if any(fnmatchcase(key, pattern) for key in keys)}
+        mine = {pattern: value for pattern, value in override.items() if any(matches(key, pattern) for key in keys)}
         used |= mine.keys()
         if mine:
             made = compare(source, model, name=name, build=how, config=config, override=mine, constants=False)
@@ -232,7 +231,7 @@ def _check_names(path: str, captured: Captured, state: TrainingState, allow_left
     for what, here in (("optimizers", state.optimizers), ("parts", state.parts)):
         there = captured.plain[what]
         odd = [name for name in [*there, *here] if (name in there) != (name in here)]
-        odd = [name for name in dict.fromkeys(odd) if not any(fnmatchcase(name, one) for one in allow_left)]
+        odd = [name for name in dict.fromkeys(odd) if not any(matches(name, one) for one in allow_left)]
         if odd:
             raise CheckpointError(
                 f"{path}: the {what} differ: saved were {sorted(there)}, here are {sorted(here)}; "

@@ -176,6 +176,9 @@ def compare(
     constants: bool = True,
 ) -> Plan:
     """Return the plan for a source that was read; `constants=False` takes buffers for state and not for settings."""
+    for what, given in (("rename", rename), ("override", override)):
+        if given is not None and not isinstance(given, Mapping):
+            raise UserError(f"{what}: expected a mapping, got {given!r:.80}")
     stored, tensors = source.model(name)
     mine = describe(model, build or constructor_of(unwrapped(model)))
     names = [one for one, held in stored.tensors.items() if held.persistent]
@@ -245,6 +248,11 @@ def check(plan: Plan) -> None:
         raise CheckpointError(plan.message)
 
 
+def matches(name: str, pattern: str) -> bool:
+    """Return whether a pattern of `fnmatch` means a name; a name means itself, whatever brackets are in it."""
+    return name == pattern or fnmatchcase(name, pattern)
+
+
 def _ties(tensors: Mapping[str, DescribedTensor]) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
     for name, one in tensors.items():
@@ -256,8 +264,8 @@ def _allowed(names: Mapping[str, Any], patterns: Sequence[str]) -> tuple[list[st
     """Return the names that a pattern matches, and the patterns that match none."""
     if isinstance(patterns, str):
         raise UserError(f"expected a list of patterns, got the text {patterns!r}; put it into a list")
-    found = [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
-    return found, [pattern for pattern in patterns if not any(fnmatchcase(name, pattern) for name in names)]
+    found = [name for name in names if any(matches(name, pattern) for pattern in patterns)]
+    return found, [pattern for pattern in patterns if not any(matches(name, pattern) for name in names)]
 
 
 def _stays(name: str, tensors: Mapping[str, DescribedTensor]) -> bool:
@@ -332,12 +340,14 @@ def _overridden(
     """Return settings still open, those overridden, buffers whose stored value is taken, and what matched nothing."""
     still, done, taken, used = [], [], set(), set()
     for one in settings:
-        pattern = next((pattern for pattern in override if fnmatchcase(one.key, pattern)), None)
-        if pattern is None:
+        patterns = [pattern for pattern in override if matches(one.key, pattern)]
+        if not patterns:
             still.append(one)
             continue
-        used.add(pattern)
-        value = override[pattern]
+        used |= set(patterns)
+        # Of several the one that says the key itself, or that says a value, decides.
+        patterns.sort(key=lambda pattern: (pattern != one.key, override[pattern] is ...))
+        value = override[patterns[0]]
         if value is ... or same(value, one.present):
             done.append(one)
         elif one.source == "buffer" and same(value, one.stored):
