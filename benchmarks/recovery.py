@@ -41,6 +41,7 @@ from benchmarks.stored import store, wilson
 from benchmarks.watching import KINDS, Job, arguments, forget, perform_all, seeds_for
 from trimtab import Guard
 from trimtab.patience import Patience
+from trimtab.records import Finding
 
 COMMAND = "python -m benchmarks.recovery"
 CASES: dict[str, Recoverable] = {case.name: case for case in RECOVERABLE}
@@ -100,7 +101,11 @@ def guarded(training: Training, patience: int | None, **guarding: Any) -> tuple[
              "because": o.because[:120]}
             for o in guard.outcomes
         ]  # fmt: skip
-        found = sorted({(e.step, e.code, str(e.severity)) for e in guard.events if getattr(e, "event", "") == "opened"})
+        found = sorted(
+            (e.step, e.code, str(e.severity))
+            for e in guard.events
+            if isinstance(e, Finding) and e.event in ("opened", "worsened")
+        )
     return metrics, ended, {"outcomes": outcomes, "found": found}
 
 

@@ -124,7 +124,8 @@ def log_of_zero(training: Training, onset: int) -> None:
             return loss(model, batch)
         probabilities = model(batch[0]).softmax(-1).gather(-1, batch[1].unsqueeze(-1)).clone()
         probabilities[0] = 0.0 * probabilities[0]
-        return -probabilities.log().mean()
+        infinite: Tensor = -probabilities.log().mean()
+        return infinite
 
     training.loss = naive
 
@@ -215,8 +216,9 @@ def weights_lost(training: Training, onset: int) -> None:
         with torch.random.fork_rng():
             torch.manual_seed(training.seed + 77)
             for module in training.model.modules():
-                if hasattr(module, "reset_parameters"):
-                    module.reset_parameters()
+                draw_again = getattr(module, "reset_parameters", None)
+                if draw_again is not None:
+                    draw_again()
 
     before_update(training, at(onset), draw)
 
@@ -301,7 +303,8 @@ def escalation_jumps(training: Training, onset: int) -> None:
 
     def penalised(model: nn.Module, batch: Batch) -> Tensor:
         output = model(batch[0])
-        return nn.functional.mse_loss(output, batch[1]) + 0.1 * ramp.value * output.square().mean()
+        loss: Tensor = nn.functional.mse_loss(output, batch[1]) + 0.1 * ramp.value * output.square().mean()
+        return loss
 
     training.loss = penalised
 

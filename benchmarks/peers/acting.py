@@ -88,16 +88,16 @@ def stabilityguard(training: Training) -> Iterator[None]:
     from stabilityguard import GuardedOptimizer
 
     logging.getLogger("stabilityguard").setLevel(logging.CRITICAL)
-    bare = dict(training.optimizers)
+    bare, wrapped = dict(training.optimizers), list[Any]()
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         for name, optimizer in bare.items():
-            guarded: Any = GuardedOptimizer(optimizer, training.model, log_dir=folder, verbose=False)
-            training.optimizers[name] = guarded
+            wrapped.append(GuardedOptimizer(optimizer, training.model, log_dir=folder, verbose=False))
+            training.optimizers[name] = wrapped[-1]
         try:
             yield
         finally:
-            for guarded in training.optimizers.values():
-                guarded.close()  # type: ignore[attr-defined]
+            for one in wrapped:
+                one.close()
             training.optimizers = bare
 
 
