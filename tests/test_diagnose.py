@@ -14,6 +14,7 @@ from trimtab.hypotheses._weigh import SETTINGS_DECIBANS
 from trimtab.judge import History, Judge
 from trimtab.milestone import Milestone
 from trimtab.records import Finding, Note, Outcome, Remedy, Severity, Signal, Unknown
+from trimtab.report.page import answer_rows, finding_rows
 from trimtab.run import Run, RunWriter, safe_json
 
 JUDGED = ("gradients-accumulate", "loss-not-finite", "gradient-exploding")
@@ -209,11 +210,47 @@ def test_after_a_rollback_the_new_attempt_alone_is_judged(tmp_path):
     events = [finding("loss-not-finite", Severity.FATAL)]
     verdict = diagnose(write(tmp_path, events, outcomes=[back]))
     assert verdict.severity is None
-    assert verdict.headline == "nothing wrong found; judged 3 of 3"
     assert [f.attempt for f in verdict.findings] == [0]
     assert "attempt 2 of the training is judged; findings of earlier ones are only listed" in verdict.remarks
     declined = replace(back, result="declined")
     assert diagnose(write(tmp_path, events, outcomes=[declined])).severity is Severity.FATAL
+
+
+def test_what_a_training_went_back_for_is_told_and_explained_although_it_is_over(tmp_path):
+    back = Outcome(action="roll-back", code="loss-not-finite", step=9, result="done", changes="weights", to_step=3)
+    fire = cause("fire", Weight("loss-not-finite", 20.0, why=""))
+    events = [finding("loss-not-finite", Severity.FATAL, step=9, since_step=8)]
+    verdict = diagnose(write(tmp_path, events, outcomes=[back]), hypotheses=[fire])
+    assert verdict.headline == (
+        "nothing wrong since the training went back to step 3; until then fatal: loss not finite since step 8; "
+        "most likely cause: fire"
+    )
+    assert verdict.diagnoses[0].cause == "fire"
+    assert verdict.outcomes == (back,)
+    (row,) = finding_rows(verdict, {"main": 50})
+    assert (row.when, row.open, row.earlier) == ("steps 8 to 9", False, True)
+    again = finding("loss-not-finite", step=30, since_step=30, attempt=1, id="F0002")
+    verdict = diagnose(write(tmp_path, [*events, again], outcomes=[back]), hypotheses=[fire])
+    assert verdict.headline == "error: loss not finite since step 30; most likely cause: fire"
+    resumed = diagnose(write(tmp_path, events, outcomes=[replace(back, action="resume")]), hypotheses=[fire])
+    assert resumed.headline.startswith("nothing wrong since the training was gone on with from step 3; until then")
+
+
+def test_the_action_that_ended_a_run_is_named(tmp_path):
+    stop = Outcome(action="early-stop", code="patience-spent", step=9, result="done", changes="weights", stops=True)
+    assert diagnose(write(tmp_path, outcomes=[stop], ended="stopped")).headline.endswith(
+        "; ended by early-stop at step 9"
+    )
+
+
+def test_the_same_answer_many_times_is_one_line(tmp_path):
+    skip = Outcome(action="skip-step", code="loss-spike", step=3, result="done", changes="weights", because="left out")
+    skips = [replace(skip, step=step) for step in range(3, 9)]
+    rows = answer_rows([*skips, replace(skip, step=9, result="declined")])
+    assert [(row.steps, row.action) for row in rows] == [
+        ("3 to 8", "skip-step done, 6 times"),
+        ("9", "skip-step declined"),
+    ]
 
 
 def test_what_the_user_ignores_does_not_count_as_absent(tmp_path):

@@ -17,7 +17,7 @@ from trimtab.hypotheses import HYPOTHESES, NONE_OF_THESE, Hypothesis, rank
 from trimtab.judge import IGNORE_KIND, Detector, Event, Ignore, replay
 from trimtab.milestone import Milestone
 from trimtab.patience import Patience
-from trimtab.records import Diagnosis, Finding, Severity, Unknown
+from trimtab.records import Diagnosis, Finding, Outcome, Severity, Unknown
 from trimtab.run import Run, list_runs
 
 CLOSE = 5.0
@@ -92,7 +92,10 @@ class Verdict:
         judged: codes of the rules that judged at least once.
         unknown: code -> why that rule never could judge.
         diagnoses: the causes that some finding speaks for, and `none-of-these`, the likeliest first; empty when no
-            finding about the training is a warning or worse.
+            finding about the training is a warning or worse. Where nothing is wrong since the training went back, they
+            are the causes of what it went back for.
+        outcomes: what actions did, declined to do or failed to do, in order.
+        attempt: which attempt is judged; 0 where the training never went back.
         good_run: id of the good run that this one was compared with, or empty.
         settings_changed: what differs from that run.
         rejudged: where today's rules say something else than what is stored; empty unless asked for.
@@ -110,6 +113,8 @@ class Verdict:
     judged: tuple[str, ...]
     unknown: Mapping[str, str]
     diagnoses: tuple[Diagnosis, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
+    attempt: int = 0
     good_run: str = ""
     settings_changed: Changed = field(default_factory=dict)
     rejudged: tuple[Rejudged, ...] = ()
@@ -158,11 +163,13 @@ def diagnose(
     again = _replay(run, detectors, ignore) if rejudge else None
     events, coverage = again or _without((stored, _coverage(run, stored, detectors, remarks)), ignore)
     lives = _lives(events)
-    attempt = _latest_attempt(run, events)
+    outcomes = run.outcomes()
+    attempt = _latest_attempt(outcomes, events)
     if attempt:
         remarks.append(f"attempt {attempt + 1} of the training is judged; findings of earlier ones are only listed")
     latest = [life for life in lives.values() if life[0].attempt == attempt]
-    about_training = [life for life in latest if life[0].code not in ABOUT_TRIMTAB]
+    healed = _gone_back_for(lives.values(), latest, attempt)
+    about_training = [life for life in healed or latest if life[0].code not in ABOUT_TRIMTAB]
     good, changed = _compared(run, good, remarks)
     diagnoses: tuple[Diagnosis, ...] = ()
     if any(_worst(life).severity >= Severity.WARNING for life in about_training):
@@ -177,7 +184,7 @@ def diagnose(
     return Verdict(
         run_id=run.id,
         status=run.status,
-        headline=_headline(run, worst, diagnoses, coverage),
+        headline=_headline(run, worst, diagnoses, coverage, outcomes, [_worst(life) for life in healed]),
         next_action=_next_action(worst, diagnoses),
         severity=max((finding.severity for finding in worst), default=None),
         findings=tuple(life[-1] for life in lives.values()),
@@ -185,6 +192,8 @@ def diagnose(
         judged=coverage.judged,
         unknown=coverage.unknown,
         diagnoses=diagnoses,
+        outcomes=tuple(outcomes),
+        attempt=attempt,
         good_run=good.id if good is not None else "",
         settings_changed=changed,
         rejudged=_differences(stored, events) if rejudge else (),
@@ -311,9 +320,21 @@ def _lives(events: Iterable[Event]) -> dict[str, list[Finding]]:
     return lives
 
 
-def _latest_attempt(run: Run, events: Iterable[Event]) -> int:
-    rollbacks = sum(1 for o in run.outcomes() if o.to_step is not None and o.result == "done")
-    return max([rollbacks, *(event.attempt for event in events)])
+def _latest_attempt(outcomes: Iterable[Outcome], events: Iterable[Event]) -> int:
+    return max([sum(map(_went_back, outcomes)), *(event.attempt for event in events)])
+
+
+def _went_back(outcome: Outcome) -> bool:
+    return outcome.to_step is not None and outcome.result == "done"
+
+
+def _gone_back_for(
+    lives: Iterable[list[Finding]], latest: Iterable[list[Finding]], attempt: int
+) -> list[list[Finding]]:
+    """Return what was found in earlier attempts, where something grave was and nothing is in the latest."""
+    before = [life for life in lives if life[0].attempt < attempt]
+    grave = [any(_worst(life).severity >= Severity.WARNING for life in some) for some in (before, latest)]
+    return before if grave == [True, False] else []
 
 
 def _worst(life: Sequence[Finding]) -> Finding:
@@ -387,26 +408,47 @@ def _differences(stored: Iterable[Event], now: Iterable[Event]) -> tuple[Rejudge
 # -- saying it -------------------------------------------------------------------------------------------------------
 
 
-def _headline(run: Run, worst: Sequence[Finding], diagnoses: Sequence[Diagnosis], coverage: _Coverage) -> str:
-    grave = sorted((f for f in worst if f.severity >= Severity.WARNING), key=lambda f: (-f.severity, f.since_step))
-    if grave:
-        explained = diagnoses[0].explains if diagnoses else ()
-        main = next((f for f in grave if f.code in explained and f.severity == grave[0].severity), grave[0])
-        since = main.since_step if main.since_step >= 0 else main.step
-        text = f"{main.severity}: {main.code.replace('-', ' ')} since step {since}"
-        if diagnoses and diagnoses[0].cause == NONE_OF_THESE:
-            text += "; no known cause explains it well"
-        elif diagnoses:
-            text += f"; most likely cause: {diagnoses[0].cause}"
+def _headline(
+    run: Run,
+    worst: Sequence[Finding],
+    diagnoses: Sequence[Diagnosis],
+    coverage: _Coverage,
+    outcomes: Sequence[Outcome],
+    healed: Sequence[Finding],
+) -> str:
+    if any(finding.severity >= Severity.WARNING for finding in worst):
+        text = _gravest(worst, diagnoses)
+    elif healed:
+        back = next((one for one in reversed(outcomes) if _went_back(one)), None)
+        how = "was gone on with" if back is not None and back.action == "resume" else "went back"
+        where = "" if back is None else f" {'from' if how != 'went back' else 'to'} step {max(back.to_step or 0, 0)}"
+        text = f"nothing wrong since the training {how}{where}; until then {_gravest(healed, diagnoses)}"
     elif coverage.judged:
         text = f"nothing wrong found; judged {len(coverage.judged)} of {len(coverage.judged) + len(coverage.unknown)}"
     else:
         text = "nothing could be judged: no rule had what it reads"
+    stop = next((one for one in reversed(outcomes) if one.stops and one.result == "done"), None)
+    if run.status == "stopped" and stop is not None:
+        return f"{text}; ended by {stop.action} at step {stop.step}"
     ending = {"failed": "the program failed", "killed": "the program was killed", "died": "its process is gone"}
     if run.status not in ending:
         return text
     reason = str((run.facts.how or {}).get("reason", ""))
     return f"{text}; {ending[run.status]}" + (f" ({reason})" if reason else "")
+
+
+def _gravest(worst: Sequence[Finding], diagnoses: Sequence[Diagnosis]) -> str:
+    """Name the finding that matters most, since when it held, and the likeliest cause."""
+    grave = sorted((f for f in worst if f.severity >= Severity.WARNING), key=lambda f: (-f.severity, f.since_step))
+    explained = diagnoses[0].explains if diagnoses else ()
+    main = next((f for f in grave if f.code in explained and f.severity == grave[0].severity), grave[0])
+    since = main.since_step if main.since_step >= 0 else main.step
+    text = f"{main.severity}: {main.code.replace('-', ' ')} since step {since}"
+    if diagnoses and diagnoses[0].cause == NONE_OF_THESE:
+        text += "; no known cause explains it well"
+    elif diagnoses:
+        text += f"; most likely cause: {diagnoses[0].cause}"
+    return text
 
 
 def _next_action(worst: Sequence[Finding], diagnoses: Sequence[Diagnosis]) -> str:

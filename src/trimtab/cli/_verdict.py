@@ -29,6 +29,10 @@ def print_verdict(console: Console, run: Run, verdict: Verdict) -> None:
     facts = f"run {text.reference(run)}, {verdict.status}; {text.counted(verdict)}; {text.judged(verdict)}"
     console.print(_show.text(facts, "dim"))
     _print_findings(console, verdict)
+    if verdict.outcomes:
+        _heading(console, "What was done about it")
+        done = [(one.steps, one.action, one.code, one.because) for one in page.answer_rows(verdict.outcomes)]
+        console.print(_show.table(["step", "action", "finding", "because"], done, wrap="because"))
     _print_causes(console, verdict)
     if verdict.settings_changed:
         rows = [(key, page.show(before), page.show(now)) for key, (before, now) in verdict.settings_changed.items()]

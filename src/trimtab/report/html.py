@@ -103,7 +103,7 @@ def render(run: Run, verdict: Verdict) -> str:
         thresholds=page.flat(config.get("trimtab") or {}),
         environment=page.flat(page.safely(run.environment, {}, remarks)),
         notes=[note for note in notes if note.kind not in ("ignore", "metric")],
-        outcomes=page.safely(run.outcomes, [], remarks),
+        answers=page.answer_rows(verdict.outcomes),
         log=page.log_tail(run),
         remarks=list(dict.fromkeys([*remarks, *run.remarks])),
         show=page.show,

@@ -6,12 +6,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import Any
 
 from trimtab.diagnose import NOTHING, Verdict
 from trimtab.errors import TrimtabError
 from trimtab.hypotheses import NONE_OF_THESE
-from trimtab.records import Diagnosis, Finding, Severity, Term
+from trimtab.records import Diagnosis, Finding, Outcome, Severity, Term
 from trimtab.report.catalogue import explain
 from trimtab.run import Run
 
@@ -46,6 +47,16 @@ class FindingRow:
     def compared(self) -> str:
         """The number that was measured and the one that it was held against."""
         return f"{show(self.finding.measured)} against a threshold of {show(self.finding.threshold)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerRow:
+    """What an action did about a finding, at which step or steps."""
+
+    steps: str
+    action: str
+    code: str
+    because: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,20 +123,19 @@ def labels(findings: Iterable[Finding]) -> dict[str, str]:
 def finding_rows(verdict: Verdict, last: Mapping[str, int]) -> list[FindingRow]:
     """Return the findings, the worst first; `last` is the last step of each stream."""
     names = labels(verdict.findings)
-    latest = max((finding.attempt for finding in verdict.findings), default=0)
+    left_at = {one.attempt: one for one in verdict.outcomes if one.result == "done" and one.to_step is not None}
     rows = []
     for finding in verdict.findings:
         begin = finding.since_step if finding.since_step >= 0 else verdict.opened_at[finding.id]
+        earlier = finding.attempt < verdict.attempt
         resolved = finding.event == "resolved"
         length = max(last.get(finding.stream, 0), finding.step, 1)
         end = finding.step if resolved else length
-        when = (
-            f"step {begin}"
-            if resolved and begin == end
-            else f"steps {begin} to {end}"
-            if resolved
-            else f"since step {begin}"
-        )
+        if earlier and not resolved:  # it ended with its attempt
+            left = left_at.get(finding.attempt)
+            end = max(finding.step, left.step) if left is not None and left.stream == finding.stream else finding.step
+        closed = resolved or earlier
+        when = f"since step {begin}" if not closed else f"step {begin}" if begin == end else f"steps {begin} to {end}"
         rows.append(
             FindingRow(
                 label=names[finding.id],
@@ -133,13 +143,25 @@ def finding_rows(verdict: Verdict, last: Mapping[str, int]) -> list[FindingRow]:
                 when=when,
                 left=round(100 * min(begin, length) / length, 2),
                 width=round(max(100 * (end - begin) / length, 0.8), 2),
-                open=not resolved,
-                earlier=finding.attempt < latest,
+                open=not closed,
+                earlier=earlier,
                 evidence=tuple((name.replace("_", " "), show(value)) for name, value in finding.evidence.items()),
                 about=_about(finding.code),
             )
         )
     return sorted(rows, key=lambda row: (-row.finding.severity, not row.open))
+
+
+def answer_rows(outcomes: Sequence[Outcome]) -> list[AnswerRow]:
+    """Return what actions did in order; the same thing done several times in a row is one line, with the last why."""
+    rows: list[AnswerRow] = []
+    for same, several in groupby(outcomes, key=lambda one: (one.action, one.result, one.code, one.attempt)):
+        ones = list(several)
+        first, latest = ones[0], ones[-1]
+        steps = str(first.step) if first.step == latest.step else f"{first.step} to {latest.step}"
+        action = f"{same[0]} {same[1]}" + (f", {len(ones)} times" if len(ones) > 1 else "")
+        rows.append(AnswerRow(steps=steps, action=action, code=first.code, because=latest.because))
+    return rows
 
 
 def cause_rows(verdict: Verdict) -> list[CauseRow]:
