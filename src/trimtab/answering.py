@@ -32,6 +32,9 @@ TROUBLE = (
 """Codes that say that the numbers of a training went wrong: at error or above, none of what was seen since then is a
 moment to go back to, whether they are answered or not."""
 
+OF_A_METRIC = ("metric-dropped", "past-its-peak")
+"""Codes that say that a recorded metric has fallen: where they are answered by going back, its best moment is kept."""
+
 
 class Answering:
     """The responses of one training.
@@ -73,6 +76,9 @@ class Answering:
             judge.going_on = []
         self._unanswered: list[Finding] = []
         measure.let_go_by(self._let_go)
+        self._keeps_evaluations = any(
+            getattr(action, "goes_back", False) for code in OF_A_METRIC for action in self.respond.policy.get(code, ())
+        )
         self._of_namings = -1
         self._found: set[str] = set()
         self._looked_again = False
@@ -88,9 +94,11 @@ class Answering:
         if self.levers.snapshots is not None and self._troubles(event):
             self.levers.snapshots.trouble(event.stream, event.since_step)
 
-    def record(self, values: Mapping[str, object]) -> None:
-        """Take in recorded metrics: the best moment of the watched one is kept."""
+    def record(self, values: Mapping[str, object], better: Mapping[str, str]) -> None:
+        """Take in recorded metrics, and what is better where that is known: the moments of best ones are kept."""
         if self.levers.snapshots is not None:
+            if self._keeps_evaluations:
+                self.levers.snapshots.evaluated(values, better)
             self._refresh()
             if self.levers.state.models:  # what is found among the living objects is not known before the first update
                 self._snapshot(self.levers.snapshots.recorded, values, self._measure.streams)

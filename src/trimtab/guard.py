@@ -277,7 +277,7 @@ class Guard:
             self._recorded.update(values.keys())
             self._wait_in_vain()
             if self._answering is not None:
-                self._safely("record", self._answering.record, values)
+                self._safely("record", self._answering.record, values, self._metrics)
 
     def _wait_in_vain(self, ended: bool = False) -> None:
         """Say once that the metric of `early_stop` does not come: at the end, or when one much like it came thrice."""
@@ -457,7 +457,7 @@ class Guard:
             self._own_row(heard)
             self._recorded.update(heard.keys())
             if self._answering is not None:
-                self._answering.record(heard)
+                self._answering.record(heard, self._metrics)
 
     def broke(self, where: str, error: Exception) -> None:
         """Take in that Trimtab itself failed; `attach` has already let go of the training."""

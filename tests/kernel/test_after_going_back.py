@@ -8,10 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from tests.kernel.kit import batch, loss_of, net
+from tests.kernel.kit import batch, everything, loss_of, net, same, train
 from trimtab import Guard
 from trimtab.actions import RollBack, SkipStep
-from trimtab.checkpoint.snapshots import Ring
+from trimtab.checkpoint import TrainingState
+from trimtab.checkpoint.snapshots import Ring, Snapshots
+from trimtab.detectors import MetricDropped
+from trimtab.judge import replay
 from trimtab.run import Run
 
 OFTEN = Ring(every=10, keep=3, clean=3)
@@ -69,3 +72,52 @@ def test_a_running_mean_that_a_skipped_batch_has_spoiled_goes_back_also_in_a_com
             optimizer.zero_grad()
     assert [o.action for o in guard.outcomes] == ["skip-step", "roll-back"]
     assert model[1].running_mean.isfinite().all()
+
+
+def test_a_metric_that_fell_between_rare_evaluations_goes_back_to_its_best_one(tmp_path):
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    values, weights = [0.1, 0.3, 0.5, 0.7, 0.8, 0.85, 0.9, 0.1, 0.1, 0.1], {}
+    policy, rules = {"metric-dropped": RollBack()}, (MetricDropped(),)
+    with Guard(tmp_path / "a", model, optimizer, respond=policy, detectors=rules, snapshots=OFTEN) as guard:
+        for index in range(50 * len(values)):
+            x, y = batch(index)
+            broken = index >= 350
+            nn.functional.cross_entropy(model(x), (y + 1) % 3 if broken else y).backward()
+            optimizer.step()
+            if guard.outcomes:
+                break
+            weights[index] = everything(model, optimizer)
+            optimizer.zero_grad()
+            if index % 50 == 49:
+                guard.record(split="validation", accuracy=values[index // 50], better="higher")
+    (outcome,) = guard.outcomes
+    assert (outcome.result, outcome.to_step) == ("done", 350)
+    assert "best evaluation of validation/accuracy" in outcome.because
+    assert same(weights[350], everything(model, optimizer))
+    replayed, _ = replay(rules, *(getattr(Run(tmp_path / "a"), what)() for what in ("rows", "notes", "outcomes")))
+    assert repr(replayed) == repr(guard.events)
+
+
+def test_the_best_evaluations_of_two_metrics_are_kept_and_memory_is_used_again():
+    model = net()
+    optimizer = torch.optim.Adam(model.parameters())
+    train(model, optimizer, [1.0])
+    snapshots = Snapshots(TrainingState({"model": model}, {"main": optimizer}), every=10, keep=3, clean=4)
+    better = {"a": "higher", "b": "lower", "c": "higher"}
+    snapshots.begin({"main": -1})
+    places = set()
+    for step in range(300):
+        snapshots.updated("main", {"main": step})
+        kept = [*snapshots._good, *snapshots._pending, *(one for _, one in snapshots._evaluations.values())]
+        places |= {one.captured.tensors["model/model/0.weight"].data_ptr() for one in kept}
+        if step % 7 == 0:
+            snapshots.evaluated({"a": float(min(step, 70)), "b": -float(step), "c": float(step)}, better)
+    assert {name: one.steps["main"] for name, (_, one) in snapshots._evaluations.items()} == {"a": 71, "b": 295}
+    a, b, c = (snapshots.newest_good("main", 0, metric) for metric in better)
+    assert (a.steps["main"], a.good) == (71, True)
+    assert b is c is snapshots.newest_good()  # it is older than the best one of b
+    assert len(places) <= 7
+    snapshots.went_back(a)
+    assert [one.steps["main"] for one in snapshots._good] == [71]
+    assert snapshots.newest_good("main", 0, "b") is a

@@ -38,7 +38,8 @@ class RollBack(Action):
 
     While updates are being left out for another finding the weights do not move, so it waits: until updates are taken
     again, or until the eighth that is not. Declined while there is no good snapshot. When the same snapshot did not
-    help twice, an older one is taken.
+    help twice, an older one is taken. A metric that has fallen is noticed evaluations later: for `metric-dropped` and
+    `past-its-peak` it goes back to the best evaluation, where all good snapshots are from after it.
     """
 
     name: ClassVar[str] = "roll-back"
@@ -81,7 +82,7 @@ class RollBack(Action):
         levers.postponed.discard(finding.id)
         if levers.snapshots is None:
             return self.outcome(finding, "declined", f"there is no snapshot: {levers.no_snapshots}")
-        snapshot = levers.snapshots.newest_good()
+        snapshot = levers.snapshots.newest_good(finding.stream, finding.since_step, finding.subject)
         if snapshot is None:
             return self.outcome(finding, "declined", "there is no good snapshot yet")
         restored = levers.go_back(live, snapshot, data=self.data == "again")
@@ -91,6 +92,8 @@ class RollBack(Action):
         if levers.past(MAIN) is not None:  # metrics are recorded there, also where no optimizer is called so
             to_steps.setdefault(MAIN, max(snapshot.steps.values(), default=-1))
         text = f"went back from update {live.step} of {live.stream!r} to the state after update {to_step} of {stream!r}"
+        if snapshot.best_of:
+            text += f", the first after the best evaluation of {snapshot.best_of}"
         parts = levers.state.parts
         has_position = any(getattr(type(parts.get(name)), "is_data", False) for name in restored.restored)
         left = {name: why for name, why in restored.left.items() if why != DATA_GOES_ON}

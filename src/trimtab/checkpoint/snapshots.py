@@ -3,13 +3,16 @@
 One is taken before the first update and after every `every`-th; it becomes good when `clean` more updates went by
 without trouble and all its numbers are finite. The `keep` newest good ones are kept, and the last of them is never used
 up. Memory of snapshots that are dropped is used again.
+
+A metric is known to have dropped only evaluations later, when all of these may be from after the fall. So the moment of
+its best evaluation is kept as well, where a fallen metric is answered by going back.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -19,6 +22,9 @@ from trimtab.errors import UserError
 
 RETRIES = 2
 """After so many returns to one snapshot, without a newer one that became good, an older one is gone back to."""
+
+METRICS = 2
+"""The moment of the best evaluation is kept of so many metrics: each may cost one more copy of everything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +47,7 @@ class Snapshot:
     """One moment: the latest update of each stream (-1: none yet), and everything that was captured after it.
 
     `stream` is the one after whose update it was taken, empty for one from before the first update. `returns` counts
-    how often the training went back to it.
+    how often the training went back to it; `best_of` names the metric whose best evaluation came just before it.
     """
 
     steps: dict[str, int]
@@ -49,6 +55,7 @@ class Snapshot:
     captured: Captured
     good: bool = False
     returns: int = 0
+    best_of: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -93,6 +100,8 @@ class Snapshots:
         self._never_finite: frozenset[str] | None = None
         self._last: dict[str, int] = {}
         self._made_of: tuple[object, ...] = ()
+        self._evaluations: dict[str, tuple[Best, Snapshot]] = {}
+        self._better: dict[str, Best] = {}
 
     # -- taking them -----------------------------------------------------------------------------------------------
 
@@ -143,20 +152,34 @@ class Snapshots:
                     self._confirm(snapshot)
         moved = {name: step - self._last.get(name, -1) for name, step in steps.items()}
         is_last = next((name for name in reversed(list(steps)) if moved[name] > 0), stream) == stream
+        if self._better and is_last:
+            self._keep_evaluation(stream, steps, troubled)
         due = moved[stream] >= self.ring.every and (is_last or moved[stream] >= 2 * self.ring.every)
         if due and not self._pending and not troubled():
             self.take(steps, stream)
 
     # -- using them --------------------------------------------------------------------------------------------------
 
-    def newest_good(self) -> Snapshot | None:
-        """Return the newest good snapshot, or an older one when that did not help; None while there is none."""
+    def newest_good(self, stream: str = "", since: int = 0, metric: str = "") -> Snapshot | None:
+        """Return the newest good snapshot, or an older one when that did not help; None while there is none.
+
+        Args:
+            stream, since: where the trouble began, when that is known.
+            metric: what has fallen since then: where all good ones are from after that, the moment of its best
+                evaluation is returned, if it was kept.
+        """
         while len(self._good) > 1 and self._good[-1].returns >= RETRIES:
             self._drop(self._good.pop())
-        return self._good[-1] if self._good else None
+        newest = self._good[-1] if self._good else None
+        if metric in self._evaluations:
+            best = self._evaluations[metric][1]
+            if newest is None or self._step_of(newest, stream) > max(since, self._step_of(best, stream)):
+                return best
+        return newest
 
     def trouble(self, stream: str, since: int) -> None:
         """Drop what was taken at or after step `since` of a stream, and whatever is not yet good; keep the oldest."""
+        self._better = {}
         while self._pending:
             self._drop(self._pending.pop())
         while len(self._good) > 1 and self._step_of(self._good[-1], stream) >= max(since, 0):
@@ -167,14 +190,17 @@ class Snapshots:
         snapshot.returns += 1
         while self._pending:
             self._drop(self._pending.pop())
-        if snapshot in self._good:
-            while self._good[-1] is not snapshot:
-                self._drop(self._good.pop())
+        if snapshot not in self._good:  # the moment of the best evaluation
+            place = sum(self._step_of(one, "") < self._step_of(snapshot, "") for one in self._good)
+            self._good.insert(place, snapshot)
+        while self._good[-1] is not snapshot:
+            self._drop(self._good.pop())
         self._last = dict(snapshot.steps)
 
     def forget(self) -> None:
         """Drop all of them: the training consists of other things now."""
         self._good, self._pending, self._spare, self._never_finite, self._last = [], [], [], None, {}
+        self._evaluations, self._better = {}, {}
 
     def __len__(self) -> int:
         """Return how many good ones there are."""
@@ -193,6 +219,33 @@ class Snapshots:
         if best is not None and isinstance(value, float) and best.improves(value):
             best.captured = self._captured(best.captured)
             best.value, best.steps = value, dict(steps)
+
+    def evaluated(self, values: Mapping[str, object], better: Mapping[str, str]) -> None:
+        """Take in recorded metrics and what is better, "higher" or "lower": the update after a best one is kept."""
+        for metric, direction in better.items():
+            value = values.get(metric)
+            one = Best(metric=metric, better="higher" if direction == "higher" else "lower")
+            known = self._evaluations[metric][0] if metric in self._evaluations else one
+            if isinstance(value, float) and known.improves(value):
+                self._better[metric] = replace(one, value=value)
+
+    def _keep_evaluation(self, stream: str, steps: Mapping[str, int], troubled: Callable[[], bool]) -> None:
+        better, self._better = self._better, {}
+        there = [name for name in better if name in self._evaluations]
+        names = there + [name for name in better if name not in there][: max(METRICS - len(self._evaluations), 0)]
+        if not names or troubled():
+            return
+        into = self._spare.pop() if self._spare else None
+        moment = Snapshot(steps=dict(steps), stream=stream, captured=self._captured(into), best_of=", ".join(names))
+        if set(_broken(moment.captured.tensors)) - (self._never_finite or frozenset()):
+            self._drop(moment)
+            return
+        moment.good = True
+        for name in names:
+            before = self._evaluations.get(name)
+            self._evaluations[name] = better[name], moment
+            if before is not None:
+                self._drop(before[1])
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -216,6 +269,8 @@ class Snapshots:
             self._drop(self._good.pop(0))
 
     def _drop(self, snapshot: Snapshot) -> None:
+        if snapshot in self._good or any(snapshot is moment for _, moment in self._evaluations.values()):
+            return
         if len(self._spare) < 2:
             self._spare.append(snapshot.captured)
         snapshot.captured = Captured()
