@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from tests.report.recorded import NAN, broken, record, training
 from trimtab.diagnose import diagnose
 from trimtab.errors import UserError
-from trimtab.records import Signal, Value
+from trimtab.records import Outcome, Signal, Value
 from trimtab.report import html as html_report
 from trimtab.report.html import MOST_BYTES, prose, render, write
 from trimtab.run import Run
@@ -246,3 +247,23 @@ def test_code_between_backticks_is_set_as_code_and_the_rest_is_escaped():
 
 def test_the_names_of_the_template_are_all_known():
     assert html_report._environment().undefined.__name__ == "StrictUndefined"
+
+
+def test_a_training_that_went_back_says_what_was_done_and_where_its_findings_ended(tmp_path):
+    back = Outcome(
+        action="roll-back", code="loss-not-finite", step=60, after_rows=61, result="done", changes="weights",
+        because="went back to the state after update 40", to_step=40, to_steps={"main": 40},
+    )  # fmt: skip
+    first = list(training(61, loss=lambda step: NAN if step == 60 else 1.0 - step / 100))
+    rest = [replace(row, attempt=1, update=row.update + 20) for row in list(training(100))[41:]]
+    run = record(tmp_path, [*first, *rest], outcomes=[back])
+    page = Page(render(run, diagnose(run)))
+    assert "answers" in page.ids
+    text = " ".join(" ".join(page.texts).split())
+    assert "What Trimtab did" in text
+    assert "roll-back done loss-not-finite went back to the state after update 40" in text
+    assert "step 60, in attempt 1, which was left" in text
+    assert "Nothing wrong since the training went back to step 40" in text
+    assert "Pale lines lead to where the training went back" in text
+    quiet = record(tmp_path, training(50))
+    assert "answers" not in Page(render(quiet, diagnose(quiet))).ids

@@ -30,7 +30,7 @@ def print_verdict(console: Console, run: Run, verdict: Verdict) -> None:
     console.print(_show.text(facts, "dim"))
     _print_findings(console, verdict)
     if verdict.outcomes:
-        _heading(console, "What was done about it")
+        _heading(console, "What Trimtab did")
         done = [(one.steps, one.action, one.code, one.because) for one in page.answer_rows(verdict.outcomes)]
         console.print(_show.table(["step", "action", "finding", "because"], done, wrap="because"))
     _print_causes(console, verdict)
