@@ -11,6 +11,7 @@ from typing import Any
 
 from trimtab.errors import TrainingStopped
 from trimtab.run import Run, RunWriter
+from trimtab.run.writer import default_root
 
 log = logging.getLogger("trimtab")
 
@@ -52,7 +53,9 @@ class Folder:
         on_failure: Callable[[Exception], None],
     ):
         self.writer: RunWriter | None = None
-        self._path, self._root, self._facts = path, root, facts
+        self._path = None if path is None else path.absolute()
+        self._root = (default_root() if root is None else Path(root)).absolute()
+        self._facts = facts
         self._opened, self._on_failure = opened, on_failure
         self._refused = False
         self._failed: set[str] = set()

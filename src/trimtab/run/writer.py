@@ -46,7 +46,7 @@ class RunWriter:
     """Writes one run folder; made by `RunWriter.create`.
 
     Attributes:
-        path: the folder.
+        path: the folder, from the root of the disk.
         id: the run's name among all runs, `<YYYYMMDD-HHMMSS-name-4hex>`.
         rows: how many signal rows are on the disk.
         seal_rows: after so many rows a part of the signals is closed and compressed.
@@ -56,6 +56,7 @@ class RunWriter:
     def __init__(
         self, path: Path, id: str, *, seal_rows: int = 4096, seal_bytes: int = 16 << 20, part: int = 1, rows: int = 0
     ):
+        path = path.absolute()  # the training may go to another folder
         self.path = path
         self.id = id
         self.rows = rows
