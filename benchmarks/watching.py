@@ -133,8 +133,7 @@ def watched(training: Training, steps: int, folder: Path, **guarding: Any) -> Wa
 
     `guarding` are settings of the Guard; without any it is as shipped.
     """
-    better: dict[str, Any] = {"loss": "lower"}
-    better |= {m.metric: m.better for m in (*training.milestones, training.target)}
+    better: dict[str, Any] = {m.metric: m.better for m in (*training.milestones, training.target)}
     begin = time.process_time()
     with Guard(folder, milestones=milestones_of(training), **guarding) as guard:
 
