@@ -121,3 +121,34 @@ def test_the_best_evaluations_of_two_metrics_are_kept_and_memory_is_used_again()
     snapshots.went_back(a)
     assert [one.steps["main"] for one in snapshots._good] == [71]
     assert snapshots.newest_good("main", 0, "b") is a
+
+
+class Remembers(nn.Module):
+    """A table that grows with the longest input, one that comes late, and one that goes."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = net()
+        self.register_buffer("table", torch.arange(2.0), persistent=False)
+        self.register_buffer("late", None)
+        self.register_buffer("early", torch.ones(3))
+
+    def forward(self, x, index):
+        if index >= 23:
+            self.register_buffer("table", torch.arange(float(index)), persistent=False)
+            self.late, self.early = torch.ones(2), None
+        return self.inner(x) + 0.0 * self.table.sum()
+
+
+def test_a_buffer_that_has_grown_since_then_is_what_it_was(tmp_path):
+    model = Remembers()
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    policy = {"loss-not-finite": RollBack()}
+    with Guard(tmp_path / "a", model, optimizer, respond=policy, snapshots=OFTEN) as guard:
+        for index in range(26):
+            x, y = batch(index)
+            (nn.functional.cross_entropy(model(x, index), y) * (math.nan if index == 25 else 1.0)).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert [(o.result, o.to_step) for o in guard.outcomes] == [("done", 19)]
+    assert (model.table.tolist(), model.early.tolist()) == ([0.0, 1.0], [1.0, 1.0, 1.0])

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -147,7 +148,9 @@ class TrainingState:
             if name not in captured.plain["models"]:
                 left[name] = "it was not there then"
                 continue
-            copies += _onto_model(name, model, captured.tensors)
+            onto = _onto_model(name, model, captured.tensors, same_process=not named)
+            copies += onto[0]
+            actions += onto[1]
             extra = unflatten(captured.plain["models"][name], _Clones(captured.tensors))
             if extra:
                 refusing.append((f"model {name!r}", _Extra(model), extra))
@@ -262,19 +265,32 @@ def _of_model(name: str, model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _onto_model(
-    name: str, model: nn.Module, tensors: Mapping[str, torch.Tensor]
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    name: str, model: nn.Module, tensors: Mapping[str, torch.Tensor], *, same_process: bool
+) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], list[Callable[[], None]]]:
+    """Return what is copied onto what, and what is done besides.
+
+    In the process where it was captured, a buffer of another shape now (a table that grows with the longest input) is
+    replaced by what it was, and one that is new since then is left.
+    """
     copies = []
     there = {place("model", name, called): tensor for called, tensor in model_tensors(model).items()}
     prefix = place("model", name) + "/"
     kept = {key for key in tensors if key.startswith(prefix)}
-    if kept != there.keys():
-        missing, added = sorted(kept - there.keys()), sorted(there.keys() - kept)
+    buffers: dict[str, tuple[nn.Module, str]] = {}
+    for path, module in unwrapped(model).named_modules() if same_process else ():
+        for leaf in module._buffers:
+            buffers[place("model", name, plain_name(f"{path}.{leaf}" if path else leaf))] = module, leaf
+    others = {key for key in kept & there.keys() if _kind(there[key]) != _kind(tensors[key])}
+    replaced = sorted((others | (kept - there.keys())) & buffers.keys())
+    missing = sorted(kept - there.keys() - buffers.keys())
+    added = sorted(there.keys() - kept - buffers.keys())
+    if missing or added:
         raise UserError(
             f"model {name!r} has other tensors than it had then; gone: {missing or 'none'}, new: {added or 'none'}"
         )
-    for key, tensor in there.items():
-        if tensor.shape != tensors[key].shape or tensor.dtype != tensors[key].dtype:
+    for key in sorted((kept & there.keys()) - set(replaced)):
+        tensor = there[key]
+        if key in others:
             raise UserError(
                 f"model {name!r}: {key.removeprefix(prefix)!r} is {tensor.dtype} of shape {tuple(tensor.shape)} now, "
                 f"it was {tensors[key].dtype} of shape {tuple(tensors[key].shape)}"
@@ -287,7 +303,15 @@ def _onto_model(
                 )
             continue
         copies.append((tensor, tensors[key]))
-    return copies
+    return copies, [partial(_replace, *buffers[key], tensors[key]) for key in replaced]
+
+
+def _kind(tensor: torch.Tensor) -> tuple[torch.Size, torch.dtype]:
+    return tensor.shape, tensor.dtype
+
+
+def _replace(module: nn.Module, leaf: str, kept: torch.Tensor) -> None:
+    module._buffers[leaf] = kept.clone()
 
 
 def overlaps(tensor: torch.Tensor) -> bool:
