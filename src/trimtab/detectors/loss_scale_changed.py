@@ -91,7 +91,7 @@ class LossScaleChanged(Detector):
             return None
         by_loss = _median(losses[place : place + 12]) / _median(losses[place - 12 : place])
         before, after = self._norms(trace, since)
-        if len(before) < self.norms or len(after) < self.norms or not median(before) > 0:
+        if len(before) < self.norms or len(after) < self.norms or not (median(before) > 0 and median(after) > 0):
             return None
         by_norm = median(after) / median(before)
         changed = self._graph_changed(trace, since)
