@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trimtab.compare import Difference, Moment, compare
-from trimtab.records import Finding, Severity, Signal
+from trimtab.records import Finding, Outcome, Severity, Signal
 from trimtab.run import Run, RunWriter, safe_json
 
 NAN = math.nan
@@ -202,6 +202,20 @@ def test_findings_are_told_by_whose_they_are(record):
     comparison = compare(record(findings=["b", "a", "both", "a"]), record(findings=["both", "c"]))
     assert (comparison.findings_only_a, comparison.findings_only_b) == (("a", "b"), ("c",))
     assert comparison.findings_both == ("both",)
+
+
+def test_what_actions_did_is_told_of_each_run(tmp_path):
+    def acted(name, *outcomes):
+        writer = RunWriter.create(path=tmp_path / name)
+        for action, step, result in outcomes:
+            writer.outcome(Outcome(action=action, code="loss-spike", step=step, result=result, changes="weights"))
+        writer.close()
+        return Run(writer.path)
+
+    one = acted("one", ("skip-step", 3, "done"), ("roll-back", 4, "done"), ("skip-step", 9, "done"))
+    comparison = compare(one, acted("other", ("roll-back", 3, "declined")))
+    assert comparison.answers_a == ("skip-step done, 2 times, first at step 3", "roll-back done at step 4")
+    assert comparison.answers_b == ("roll-back declined at step 3",)
 
 
 def test_last_values_are_those_of_shared_scalars(record):

@@ -94,6 +94,7 @@ class Comparison:
         lengths: how far each stream came, for every stream that one of them has.
         partings: one for each signal that both have, in the order in which run a first measured them.
         findings_only_a, findings_only_b, findings_both: codes of findings, sorted.
+        answers_a, answers_b: what actions did in each run, how often, and at which step first.
         last_values: the last measurements of shared scalar signals.
         remarks: what could not be read, such as a torn last line.
     """
@@ -112,6 +113,8 @@ class Comparison:
     findings_only_a: tuple[str, ...] = ()
     findings_only_b: tuple[str, ...] = ()
     findings_both: tuple[str, ...] = ()
+    answers_a: tuple[str, ...] = ()
+    answers_b: tuple[str, ...] = ()
     last_values: tuple[LastValue, ...] = ()
     remarks: tuple[str, ...] = ()
 
@@ -184,6 +187,8 @@ def compare(a: Run, b: Run, *, tolerance: float = 1e-6) -> Comparison:
         findings_only_a=tuple(sorted(codes_a - codes_b)),
         findings_only_b=tuple(sorted(codes_b - codes_a)),
         findings_both=tuple(sorted(codes_a & codes_b)),
+        answers_a=_answers(a),
+        answers_b=_answers(b),
         last_values=tuple(
             LastValue(stream=stream, signal=name, step_a=mine[0], a=mine[1], step_b=theirs[0], b=theirs[1])
             for stream, (one, other) in pairs.items()
@@ -191,6 +196,17 @@ def compare(a: Run, b: Run, *, tolerance: float = 1e-6) -> Comparison:
             if (theirs := other.scalars.get(name)) is not None
         ),
         remarks=tuple(f"{run.id}: {remark}" for run in (a, b) for remark in run.remarks),
+    )
+
+
+def _answers(run: Run) -> tuple[str, ...]:
+    """Return 'roll-back done, 2 times, first at step 150' for each action and result, in the order of the first."""
+    steps: dict[str, list[int]] = {}
+    for one in run.outcomes():
+        steps.setdefault(f"{one.action} {one.result}", []).append(one.step)
+    return tuple(
+        f"{name} at step {at[0]}" if len(at) == 1 else f"{name}, {len(at)} times, first at step {at[0]}"
+        for name, at in steps.items()
     )
 
 

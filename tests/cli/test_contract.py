@@ -85,6 +85,7 @@ MISTAKES = {
     ("watch", "--milestone", "soon", sys.executable): r"milestone 'soon': expected 'METRIC >= VALUE by STEP'",
     ("watch", "--ignore", "dead-unit", sys.executable): r"ignore: no detector has the code 'dead-unit'",
     ("watch", "--respond", "nope=stop", sys.executable): r"respond: no detector has the code 'nope'",
+    ("watch", "--respond", "patience-spent=early-stop", sys.executable): r"there is no patience on the command line",
     ("watch", "--respond", "sotp", sys.executable): r"no action 'sotp'\. Did you mean 'stop'\?",
     ("watch", "--respond", "loss-spike=safe", sys.executable): r"no action 'safe'\..*Known: .*; or 'safe' alone",
     ("watch", "--every", "0", sys.executable): r"'--every'",

@@ -27,6 +27,12 @@ def print_comparison(console: Console, found: Comparison) -> None:
         ("in both", found.findings_both),
     )
     console.print(_show.table(["", " "], [(where, ", ".join(names) or "none") for where, names in codes], wrap=" "))
+    if found.answers_a or found.answers_b:
+        console.print(_show.text("\nWhat Trimtab did", "bold"))
+        answers = [("in a", found.answers_a), ("in b", found.answers_b)]
+        console.print(
+            _show.table(["", " "], [(where, "; ".join(did) or "nothing") for where, did in answers], wrap=" ")
+        )
     values = [
         (_named(v.stream, v.signal), f"{show(v.a)} (step {v.step_a})", f"{show(v.b)} (step {v.step_b})")
         for v in found.last_values

@@ -37,7 +37,7 @@ def responses(given: Iterable[str]) -> dict[str, str]:
     What comes later wins: 'safe' and then 'loss-spike=stop' is the table with one answer changed.
 
     Raises:
-        UserError: an unknown code.
+        UserError: an unknown code, or one that only a loop can declare.
     """
     found: dict[str, str] = {}
     for text in given:
@@ -45,6 +45,11 @@ def responses(given: Iterable[str]) -> dict[str, str]:
         code = code if equals else {SAFE: SAFE}.get(action, "*")
         if code not in ("*", SAFE) or (equals and code == SAFE):
             _check("respond", code)
+        if code == "patience-spent":
+            raise UserError(
+                f"respond: {text}: there is no patience on the command line. Declare it in the loop: "
+                "Guard(early_stop=Patience(metric='validation/loss', better='lower', patience=5)), which also stops"
+            )
         found.pop(code, None)  # its place is that of the latest mention
         found[code] = action
     return found
