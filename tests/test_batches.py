@@ -106,6 +106,9 @@ def test_numbered_batches_go_on_where_they_were():
         (lambda: Batches(3, 4, drop_last=True), "3 examples give no batch of 4; use drop_last=False"),
         (lambda: Batches(3, 0), "expected batch_size >= 1"),
         (lambda: Batches((torch.zeros(3), torch.zeros(4)), 2), "with the same number of rows"),
+        (lambda: Batches((torch.zeros(3), [1, 2, 3]), 2), "a list is among them"),
+        (lambda: Batches((torch.tensor(1.0),), 2), "with one row for each example"),
+        (lambda: Batches(10, 2.5), "whole numbers batch_size and seed, got 2.5 and 0"),
         (lambda: Batches(iter([1]), 2), "a list_iterator has no length"),
         (lambda: next(Batches(4, 2).loader([1, 2, 3])), "the data set has 3 examples"),
         (

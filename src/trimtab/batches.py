@@ -10,6 +10,7 @@ permutation whatever lies before it.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -58,6 +59,11 @@ class Batches:
         drop_last: bool = False,
         collate: Callable[[list[Any]], Any] | None = None,
     ):
+        try:
+            batch_size, seed = operator.index(batch_size), operator.index(seed)
+        except TypeError:
+            given = f"{batch_size!r} and {seed!r}"
+            raise UserError(f"Batches: expected whole numbers batch_size and seed, got {given}") from None
         self.examples = _examples(source)
         self.source, self.batch_size, self.seed = source, batch_size, seed
         self.shuffle, self.drop_last, self.collate = shuffle, drop_last, collate
@@ -218,8 +224,14 @@ def _examples(source: Any) -> int:
     if isinstance(source, int):
         return source
     if isinstance(source, tuple):
+        odd = [one for one in source if not isinstance(one, torch.Tensor) or not one.dim()]
+        if odd:
+            raise UserError(
+                f"Batches: expected a tuple of tensors with one row for each example, and a {type(odd[0]).__name__} is "
+                "among them; make it a tensor, or give a Dataset"
+            )
         lengths = {len(tensor) for tensor in source}
-        if len(lengths) != 1 or not all(isinstance(tensor, torch.Tensor) for tensor in source):
+        if len(lengths) != 1:
             raise UserError(
                 f"Batches: expected a tuple of tensors with the same number of rows, got {len(source)} parts of "
                 f"lengths {sorted(lengths)}"

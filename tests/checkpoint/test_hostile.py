@@ -338,3 +338,14 @@ def test_random_numbers_that_cannot_be_put_back_change_nothing(tmp_path):
         resume(path, TrainingState({"model": other}))
     assert same(kept(other), before)
     assert torch.equal(torch.get_rng_state(), random)
+
+
+@pytest.mark.parametrize("metrics", [{"a": 1}, {"a": {"value": "x", "noise": 0.0, "mode": "eval"}}, {"a": {}}, [1]])
+def test_a_metric_that_is_none_is_refused(tmp_path, metrics):
+    path = save(tmp_path / "a", Small(), metrics={"a": 1.0})
+    edited(path, "state.json", lambda state: state.update(metrics=metrics))
+    seal(path)
+    for look in (inspect, lambda path: load(path, Small(), verify=lambda _: 1.0)):
+        with pytest.raises(CheckpointError, match="a metric is"):
+            look(path)
+    assert not verify(path).ok

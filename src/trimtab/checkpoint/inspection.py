@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from trimtab.checkpoint.description import DescribedModel
-from trimtab.checkpoint.reading import Listed, plain, read, read_header
+from trimtab.checkpoint.reading import Listed, metrics_of, plain, read, read_header
 from trimtab.checkpoint.settings import Setting, compare_settings
 from trimtab.checkpoint.source import Source, open_source
 from trimtab.checkpoint.tree import unflatten
@@ -128,7 +128,7 @@ def inspect(path: Path | str) -> Inspection:
             finite=state["finite"] is True, models=header.models,
             optimizers={name: str(one["class"]) for name, one in training.get("optimizers", {}).items()},
             parts={name: str(one["class"]) for name, one in training.get("parts", {}).items()},
-            config=dict(plain(header, "config")), metrics=dict(plain(header, "metrics")),
+            config=dict(plain(header, "config")), metrics=metrics_of(header),
             facts=dict(plain(header, "facts")),
         )  # fmt: skip
     except (TypeError, KeyError, ValueError, AttributeError) as error:

@@ -16,7 +16,7 @@ from trimtab.checkpoint import generators
 from trimtab.checkpoint.constructor import Allowed, Constructor
 from trimtab.checkpoint.description import DescribedModel, describe
 from trimtab.checkpoint.planning import Plan, check, compare, matches, plan
-from trimtab.checkpoint.reading import Contents
+from trimtab.checkpoint.reading import Contents, metrics_of
 from trimtab.checkpoint.settings import modules_here
 from trimtab.checkpoint.source import Source, open_source
 from trimtab.checkpoint.state import (
@@ -97,7 +97,7 @@ def load(
     stored, tensors = made.source.model(name)
     live = model_tensors(model, ties=True)
     contents = made.source.contents
-    metrics = _stored(contents, "metrics")
+    metrics = {} if contents is None else metrics_of(contents)
     extra, dropped = _extra_of(made, stored, model)
     with _as_it_was(model) if extra or verify is not None else nullcontext():
         _fill(live, {new: tensors[stored.tensors[old].tied_to or old] for new, old in made.copies.items()})

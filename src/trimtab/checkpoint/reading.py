@@ -109,6 +109,23 @@ def plain(header: Header | Contents, key: str) -> Any:
         raise CheckpointError(f"{header.path / STATE}: {key!r}: {error}") from None
 
 
+def metrics_of(header: Header | Contents) -> dict[str, dict[str, Any]]:
+    """Return the stored metrics: name -> value, noise and mode.
+
+    Raises:
+        CheckpointError: they are malformed.
+    """
+    found = plain(header, "metrics")
+    for one in found.values() if isinstance(found, dict) else (None,):
+        if (
+            not isinstance(one, dict)
+            or one.keys() != {"value", "noise", "mode"}
+            or not all(type(one[key]) in (int, float) for key in ("value", "noise"))
+        ):
+            raise CheckpointError(f"{header.path / STATE}: a metric is {one!r:.80}; use another checkpoint")
+    return dict(found)
+
+
 def read_file(path: Path, largest: int) -> bytearray:
     """Return the bytes of a regular file, refusing links, pipes and what is larger than `largest` before reading.
 
@@ -141,7 +158,11 @@ def read_file(path: Path, largest: int) -> bytearray:
 
 
 def _manifest(folder: Path) -> dict[str, Listed]:
-    if not folder.is_dir():
+    try:
+        is_folder = folder.is_dir()
+    except OSError as error:
+        raise CheckpointError(f"{folder}: it cannot be read: {error.strerror or error}") from None
+    if not is_folder:
         raise CheckpointError(
             f"{folder}: "
             + ("this is a file; a checkpoint is a folder" if folder.is_file() else "there is no such folder")
