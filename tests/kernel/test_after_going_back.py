@@ -152,3 +152,31 @@ def test_a_buffer_that_has_grown_since_then_is_what_it_was(tmp_path):
             optimizer.zero_grad()
     assert [(o.result, o.to_step) for o in guard.outcomes] == [("done", 19)]
     assert (model.table.tolist(), model.early.tolist()) == ([0.0, 1.0], [1.0, 1.0, 1.0])
+
+
+class Counting(torch.utils.data.Sampler):
+    """A sampler that knows where it stands, and says nothing else about itself."""
+
+    def __init__(self):
+        self.position = 0
+
+    def state_dict(self):
+        return {"position": self.position}
+
+    def load_state_dict(self, state):
+        self.position = state["position"]
+
+
+@pytest.mark.parametrize(("data", "position"), [("onward", 25), ("again", 19)])
+def test_a_sampler_of_torch_is_the_position_in_the_data(tmp_path, data, position):
+    model, sampler = net(), Counting()
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    policy = {"loss-not-finite": RollBack(data=data)}
+    with Guard(tmp_path / "a", model, optimizer, respond=policy, snapshots=OFTEN, state={"sampler": sampler}) as guard:
+        for index in range(26):
+            sampler.position = index
+            loss_of(model, index, math.nan if index == 25 else 1.0).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert sampler.position == position
+    assert "hand it over" not in guard.outcomes[0].because

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from trimtab.actions._action import Action
 from trimtab.actions.skip_step import has_passed
-from trimtab.checkpoint.state import DATA_GOES_ON, plain_name, unwrapped
+from trimtab.checkpoint.state import DATA_GOES_ON, is_position, plain_name, unwrapped
 from trimtab.checkpoint.tree import place
 from trimtab.errors import UserError
 from trimtab.handed_over import MAIN
@@ -95,7 +95,7 @@ class RollBack(Action):
         if snapshot.best_of:
             text += f", the first after the best evaluation of {snapshot.best_of}"
         parts = levers.state.parts
-        has_position = any(getattr(type(parts.get(name)), "is_data", False) for name in restored.restored)
+        has_position = any(is_position(parts[name]) for name in restored.restored if name in parts)
         left = {name: why for name, why in restored.left.items() if why != DATA_GOES_ON}
         if self.data == "onward":
             text += "; the data goes on where it is"

@@ -12,6 +12,7 @@ to them go on.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -69,8 +70,8 @@ class TrainingState:
         models: modules; all their parameters and buffers count, those that are not persistent too.
         optimizers: by stream.
         parts: what else changes while it trains: anything with `state_dict` and `load_state_dict` (schedulers,
-            scalers, samplers, averages), `torch.Generator`, `numpy.random.Generator`, `random.Random`. A part whose
-            class says `is_data = True` is the position in the data.
+            scalers, samplers, averages), `torch.Generator`, `numpy.random.Generator`, `random.Random`. A part that
+            says `is_data = True`, and any loader or sampler of torch, is the position in the data.
 
     The three mappings are copied into dicts of the same name, which may grow.
     """
@@ -204,7 +205,7 @@ class TrainingState:
                 continue
             if kept is None:
                 left[name] = "it was not there then"
-            elif not data and (getattr(type(part), "is_data", False) or isinstance(part, generators.Generator)):
+            elif not data and (is_position(part) or isinstance(part, generators.Generator)):
                 left[name] = DATA_GOES_ON
             elif kept["class"] != moments.class_name(part):
                 raise UserError(
@@ -365,6 +366,15 @@ def put_extra_state(model: nn.Module, extra: Mapping[str, Any]) -> None:
     modules = dict(unwrapped(model).named_modules())
     for name, state in extra.items():
         modules[name].set_extra_state(state)
+
+
+def is_position(part: Any) -> bool:
+    """Say whether a part is the position in the data: it says so itself, or is a loader or sampler of torch."""
+    says = getattr(part, "is_data", None)
+    data = sys.modules.get("torch.utils.data")
+    if says is not None or data is None:
+        return bool(says)
+    return isinstance(part, (data.DataLoader, data.Sampler))
 
 
 def is_restorable(part: Any) -> bool:
