@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Action": "trimtab.actions",
     "BackOff": "trimtab.actions",
+    "Batches": "trimtab.batches",
     "Clip": "trimtab.actions",
     "Detector": "trimtab.detectors",
     "Diagnosis": "trimtab.records",
@@ -29,6 +30,7 @@ _HOME = {
     "Patience": "trimtab.patience",
     "ResetMoments": "trimtab.actions",
     "RollBack": "trimtab.actions",
+    "Ring": "trimtab.checkpoint",
     "Run": "trimtab.run",
     "Severity": "trimtab.records",
     "Signal": "trimtab.records",
@@ -39,6 +41,7 @@ _HOME = {
     "Training": "trimtab.system",
     "TrainingStopped": "trimtab.errors",
     "Unknown": "trimtab.records",
+    "UserError": "trimtab.errors",
     "compare": "trimtab.compare",
     "diagnose": "trimtab.diagnose",
     "tap": "trimtab.tap",
@@ -81,10 +84,13 @@ if TYPE_CHECKING:
     from trimtab.actions import RollBack as RollBack
     from trimtab.actions import SkipStep as SkipStep
     from trimtab.actions import Stop as Stop
+    from trimtab.batches import Batches as Batches
+    from trimtab.checkpoint import Ring as Ring
     from trimtab.compare import compare as compare
     from trimtab.detectors import Detector as Detector
     from trimtab.diagnose import diagnose as diagnose
     from trimtab.errors import TrainingStopped as TrainingStopped
+    from trimtab.errors import UserError as UserError
     from trimtab.guard import Guard as Guard
     from trimtab.hypotheses import Hypothesis as Hypothesis
     from trimtab.judge import Judge as Judge

@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
+from types import NoneType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from trimtab import attach, console, discover
@@ -174,6 +174,11 @@ class Guard:
                 },
             },
         }  # fmt: skip
+        if not isinstance(run, (str, os.PathLike, NoneType)):
+            raise UserError(
+                f"Guard: the first argument is the run's folder, got a {type(run).__name__}; "
+                "write Guard(None, model, optimizer) or Guard(model=model, optimizer=optimizer)"
+            )
         self._folder = Folder(None if run is None else Path(run), root, facts, opened, self._not_written)
         self._stopping: TrainingStopped | None = None
         self._metrics: dict[str, str] = {}

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
-from trimtab.checkpoint import Restored, TrainingState
+from trimtab.checkpoint import Captured, Restored, TrainingState
 from trimtab.checkpoint.snapshots import Snapshot, Snapshots
 
 _NAMES = (
@@ -29,9 +29,12 @@ LONGEST = 64
 
 @dataclass(slots=True)
 class _Return:
-    """A way back that ends after an update of `stream`."""
+    """A way back that ends after an update of `stream`.
 
-    snapshot: Snapshot
+    It holds what was captured, and not the snapshot: new trouble on the way may drop that.
+    """
+
+    captured: Captured
     data: bool
     stream: str
     updates: int = 0
@@ -163,7 +166,7 @@ class Levers:
         else:
             self._gradients[id(live.optimizer)] = _zeroed(mine)
             at_once = at_once and not live.closure and type(live.optimizer) in LEAVES_OUT
-        self._return = None if at_once else _Return(snapshot, data, snapshot.stream or live.stream)
+        self._return = None if at_once else _Return(snapshot.captured, data, snapshot.stream or live.stream)
         return restored
 
     @property
@@ -183,7 +186,7 @@ class Levers:
         way.updates += 1
         if stream == way.stream or way.updates >= LONGEST:
             self._return = None
-            self.state.restore(way.snapshot.captured, data=way.data)
+            self.state.restore(way.captured, data=way.data)
             for name, optimizer in self.state.optimizers.items():
                 taken = _taken_away(optimizer)
                 if name == stream:

@@ -323,6 +323,7 @@ def test_ignored_findings_are_left_out_and_counted(tmp_path):
         (lambda path: Guard(path, ignore=["gradient-exploded"]), "Did you mean 'gradient-exploding'"),
         (lambda path: Guard(path, respond={"los-not-finite": Stop()}), "Did you mean 'loss-not-finite'"),
         (lambda path: Guard(path, model="resnet"), "must be a torch.nn.Module"),
+        (lambda path: Guard(nn.Linear(1, 1)), "the first argument is the run's folder"),
         (lambda path: Guard(path, nn.Linear(1, 1), 3), "must be a torch.optim.Optimizer"),
         (lambda path: recorded(path, accuracy="high"), "'accuracy' must be a number"),
         (lambda path: recorded(path, accuracy=1.0, better="up"), "expected 'higher' or 'lower'"),
