@@ -267,7 +267,8 @@ def once(folder: Path, expected: str, span: float, draw: random.Random, again: b
 def measure(kills: int) -> tuple[Counts, list[str], dict[str, float]]:
     """Kill so many trainings; return what was seen, what went wrong, and the times."""
     logging.getLogger("trimtab").setLevel(logging.CRITICAL)
-    counts, wrong, draw = Counts(), [], random.Random(SEED)
+    counts, draw = Counts(), random.Random(SEED)
+    wrong: list[str] = []
     began = time.perf_counter()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as scratch:

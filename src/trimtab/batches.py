@@ -11,7 +11,7 @@ permutation whatever lies before it.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -91,7 +91,7 @@ class Batches:
         self._advance()
         return batch
 
-    def loader(self, dataset: Any, **options: Any) -> Iterator[Any]:
+    def loader(self, dataset: Any, **options: Any) -> Generator[Any, None, None]:
         """Yield batches of a DataLoader that fetches ahead, from the present position on, without an end.
 
         The position counts the batches that the loop was given, not those that workers have fetched for later. After

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,7 @@ from torch import nn
 
 from trimtab import Guard, Run, TrainingStopped
 from trimtab.actions import EarlyStop, Notify
-from trimtab.detectors import DETECTORS
+from trimtab.detectors import DETECTORS, PatienceSpent
 from trimtab.judge import replay
 from trimtab.patience import Patience
 
@@ -68,7 +70,7 @@ def test_the_run_says_so_and_a_replay_finds_the_same(tmp_path):
     run = Run(tmp_path / "a")
     assert run.status == "stopped"
     assert run.config()["trimtab"]["detectors"]["patience-spent"]["patience"]["patience"] == 2
-    rules = [type(d)(patience=FIVE) if d.code == "patience-spent" else d for d in DETECTORS]
+    rules = [replace(d, patience=FIVE) if isinstance(d, PatienceSpent) else d for d in DETECTORS]
     events, _ = replay(rules, run.rows(), run.notes(), run.outcomes())
     assert [(e.code, e.step) for e in events if getattr(e, "event", "") == "opened"] == [("patience-spent", 24)]
     assert [(e.code, e.step) for e in run.findings()] == [("patience-spent", 24)]

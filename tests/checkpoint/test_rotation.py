@@ -1,5 +1,6 @@
 """Rotation: the newest few checkpoints and always a good one, whatever is saved, marked or killed in which order."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from trimtab.checkpoint import TrainingState
+from trimtab.checkpoint import TrainingState, resume
 from trimtab.checkpoint import rotation as module
 from trimtab.checkpoint.rotation import Checkpoints, not_finite
 from trimtab.errors import CheckpointError, UserError
@@ -307,7 +308,7 @@ def test_a_disk_without_locks_is_written_to_with_a_remark(tmp_path, monkeypatch)
     def refuse(*_):
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr(module.fcntl, "lockf", refuse)
+    monkeypatch.setattr(fcntl, "lockf", refuse)
     checkpoints = saved(tmp_path, [10])
     assert "knows no locks" in checkpoints.remarks[0]
 
@@ -385,6 +386,6 @@ def test_once_there_was_a_good_one_there_always_is_one_that_loads(operations, ke
             had_good = good is not None
             if good is not None:
                 state = training(-1.0)
-                module.loading.resume(good, state)
+                resume(good, state)
                 assert state.models["model"].weight.tolist() == [[float(module.step_of(good))] * 2]
         checkpoints.close()

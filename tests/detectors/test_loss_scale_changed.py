@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.detectors.kit import opened, replay, row
+from tests.detectors.kit import opened, row
 from trimtab.detectors import LossScaleChanged
+from trimtab.judge import replay
 
 
 def run(norm):

@@ -154,7 +154,7 @@ def test_a_buffer_that_has_grown_since_then_is_what_it_was(tmp_path):
     assert (model.table.tolist(), model.early.tolist()) == ([0.0, 1.0], [1.0, 1.0, 1.0])
 
 
-class Counting(torch.utils.data.Sampler):
+class Counting(torch.utils.data.Sampler[int]):
     """A sampler that knows where it stands, and says nothing else about itself."""
 
     def __init__(self):

@@ -365,7 +365,7 @@ def test_a_run_that_is_reopened_goes_on_in_a_part_of_its_own(tmp_path):
     assert reader.status == "finished"
     assert [row.step for row in reader.rows()] == [0, 1]
     assert [note.kind for note in reader.notes()] == ["before", "after"]
-    assert [one["status"] for one in reader.facts.resumed] == ["interrupted"]
+    assert [one["status"] for one in reader.facts.more["resumed"]] == ["interrupted"]
     assert reader.remarks == []
 
 

@@ -163,7 +163,8 @@ def test_curriculum_and_batches_go_through_json_and_back(cut):
             curriculum.step()
         return met
 
-    whole = some(*made(), 20)
+    curriculum, batches = made()
+    whole = some(curriculum, batches, 20)
     curriculum, batches = made()
     begun = some(curriculum, batches, cut)
     state = json.loads(json.dumps([curriculum.state_dict(), batches.state_dict()], allow_nan=False))

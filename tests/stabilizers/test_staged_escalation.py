@@ -7,6 +7,7 @@ import json
 import math
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ HEALTHY, UNHEALTHY, UNKNOWN = (Look(state=s, because=s) for s in ("healthy", "un
 class Scripted:
     """A gate that says what it is told, and healthy behind the end."""
 
-    looks: list = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
 
     def look(self):
         return self.looks.pop(0) if self.looks else HEALTHY
@@ -38,7 +39,7 @@ class Scripted:
 class Told:
     """A guard that only listens."""
 
-    notes: list = field(default_factory=list)
+    notes: list[Any] = field(default_factory=list)
 
     def note(self, kind, *, steps=None, text="", **facts):
         self.notes.append((kind, steps, text, facts))
