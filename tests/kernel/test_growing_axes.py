@@ -56,7 +56,8 @@ def growing(live):
 
 @pytest.mark.parametrize("seal", [1000, 4])
 def test_a_label_keeps_its_place_and_what_is_missing_is_nan(tmp_path, seal, monkeypatch):
-    monkeypatch.setattr(RunWriter.__init__, "__kwdefaults__", {"seal_rows": seal, "seal_bytes": 1 << 20})
+    usual = RunWriter.__init__.__kwdefaults__ or {}
+    monkeypatch.setattr(RunWriter.__init__, "__kwdefaults__", {**usual, "seal_rows": seal, "seal_bytes": 1 << 20})
     guard = train(tmp_path / "run", [Seen(returns=growing)], 6)
     rows = [row for row in Run(tmp_path / "run").rows() if "size" in row.values]
     assert [row.labels["size"] for row in rows] == [("b", "a")] * 3 + [("b", "a", "c")] * 3
