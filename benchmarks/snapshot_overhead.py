@@ -87,10 +87,9 @@ def arms_of(folder: Path, seed: int) -> list[Arm]:
         arm = Arm(name, model, loss, torch.optim.AdamW(model.parameters(), lr=1e-3))
         if name in (WITHOUT, WITH):
             arm.clock = Clock()
-            snapshots = {"snapshots": None} if name == WITHOUT else {}
             arm.guard = Guard(
                 folder / name.replace(" ", "-"), model, arm.optimizer, respond="safe", clock=arm.clock, pyproject=False,
-                **snapshots,  # type: ignore[arg-type]
+                snapshots=None if name == WITHOUT else Ring(),
             )  # fmt: skip
             attach.detach(arm.guard)
         arms.append(arm)
