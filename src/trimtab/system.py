@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from trimtab.errors import UserError, nearest
 from trimtab.milestone import Milestone
+from trimtab.patience import Patience
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 class Fault:
     """A known way to break a system: the config change that causes it and the finding codes that must appear.
 
-    `causes` names the hypotheses that are right; the codes must open within `budget` updates.
+    `causes` names the hypotheses that are right; the codes must open within `budget` updates of a training that starts
+    from `preset`. `probes` names the claims that `trimtab check` must then refute; a fault that no training shows has
+    probes alone, and neither codes nor causes.
     """
 
     name: str
@@ -32,6 +35,8 @@ class Fault:
     expect: tuple[str, ...]
     causes: tuple[str, ...]
     budget: int
+    preset: str = "tiny"
+    probes: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,6 +56,8 @@ class Training:
         schedule: called after each update with its index; moves the learning rate, or None.
         parts: what else changes while it trains, by name: schedulers, averages, generators, anything with
             `state_dict` and `load_state_dict`. They go into checkpoints; what is not named here does not.
+        evaluate_first: evaluate before the first update as well, so that the start is known.
+        early_stop: when to stop before all updates are taken, or None.
     """
 
     model: nn.Module
@@ -64,6 +71,8 @@ class Training:
     clip: float | None = None
     schedule: Callable[[int], None] | None = None
     parts: Mapping[str, Any] = field(default_factory=dict)
+    evaluate_first: bool = False
+    early_stop: Patience | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

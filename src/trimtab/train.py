@@ -40,6 +40,9 @@ log = logging.getLogger("trimtab")
 Progress = Callable[[int, int, float], None]
 """Called after each update with the number of updates done, the number planned and the loss."""
 
+Evaluated = Callable[[int, Mapping[str, float]], None]
+"""Called after each evaluation with the number of updates done and the metrics."""
+
 
 def train(
     system: System | str | None = None,
@@ -53,6 +56,7 @@ def train(
     name: str | None = None,
     respond: Policy | Literal["safe"] | None = None,
     progress: Progress | None = None,
+    evaluated: Evaluated | None = None,
     guard_options: Mapping[str, Any] | None = None,
     resume: Run | str | Path | None = None,
     checkpoint_every: int | None = None,
@@ -62,7 +66,7 @@ def train(
 
     Args:
         system: a System, or the name of an installed one; None only to resume a run, which says what it trained.
-        preset: which of its configurations to start from; "tiny" when None.
+        preset: which of its configurations to start from; "tiny" when None, or the preset of the fault.
         fault: a known way to break it, added last.
         config_file: a YAML file of settings that differ from the preset.
         overrides: further settings, each as "key=value".
@@ -71,6 +75,7 @@ def train(
         name: of the run; by default system, preset and fault.
         respond: finding code -> Action, or several; or "safe". Without it the Guard only observes.
         progress: told after each update; reading the loss costs one device sync.
+        evaluated: told after each evaluation.
         guard_options: further keyword arguments of the Guard.
         resume: a run that ended early, to go on with in the same folder: a Run, its folder, the beginning of its id, or
             "last". Settings that are given must be those of the run.
@@ -89,6 +94,7 @@ def train(
         system = earlier.facts.system
     system = find_system(system) if isinstance(system, str) else system
     if earlier is None:
+        preset = preset_of(system, preset, fault)
         config = resolve(system, preset=preset, fault=fault, config_file=config_file, overrides=overrides)
     else:
         config, stored = config_of(earlier, system), earlier.settings()
@@ -119,12 +125,13 @@ def train(
             **{
                 "detectors": (*DETECTORS, *system.detectors),
                 "state": parts_of(training),
+                "early_stop": training.early_stop,
                 **(guard_options or {}),
             },
         )
         try:
             with guard:
-                loop(training, guard, progress, keeper)
+                loop(training, guard, progress, keeper, evaluated)
         except TrainingStopped as stopped:
             log.warning("the training was stopped: %s", stopped)
         finally:
@@ -135,11 +142,26 @@ def train(
     return Run(guard.run_path)
 
 
-def loop(training: Training, guard: Guard, progress: Progress | None = None, keeper: Keeper | None = None) -> None:
+def loop(
+    training: Training,
+    guard: Guard,
+    progress: Progress | None = None,
+    keeper: Keeper | None = None,
+    evaluated: Evaluated | None = None,
+) -> None:
     """Take every planned update that was not taken yet, evaluating on the way and at the end."""
     model, optimizers = training.model, training.optimizers.values()
+
+    def evaluate(done: int) -> None:
+        metrics = training.evaluate()
+        guard.record(split="validation", better=training.better, **metrics)
+        if evaluated is not None:
+            evaluated(done, metrics)
+
     model.train()
     first = 0 if keeper is None else keeper.begin(guard)
+    if training.evaluate_first and first == 0:
+        evaluate(0)
     for step in range(first, training.steps):
         batch = next(training.batches)
         loss = training.loss(model, batch)
@@ -155,11 +177,16 @@ def loop(training: Training, guard: Guard, progress: Progress | None = None, kee
             training.schedule(step)
         done = step + 1
         if done % training.evaluate_every == 0 or done == training.steps:
-            guard.record(split="validation", better=training.better, **training.evaluate())
+            evaluate(done)
         if keeper is not None:
             keeper.after(done, guard)
         if progress is not None:
             progress(done, training.steps, loss.item())
+
+
+def preset_of(system: System, preset: str | None, fault: str | None) -> str:
+    """Return the preset to start from: the one asked for, or that of the fault, or "tiny"."""
+    return preset or ("tiny" if fault is None else system.fault(fault).preset)
 
 
 def resolve(
@@ -175,7 +202,7 @@ def resolve(
     Raises:
         UserError: an unknown preset, fault or setting, or a setting that the fault would replace.
     """
-    preset = preset or "tiny"
+    preset = preset_of(system, preset, fault)
     if preset not in system.presets:
         known = ", ".join(sorted(system.presets))
         raise UserError(

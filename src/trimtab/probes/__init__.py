@@ -1,0 +1,1 @@
+"""The probes: experiments on a copy, one claim in each file."""
