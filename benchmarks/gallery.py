@@ -25,7 +25,7 @@ from benchmarks.recorded import FOLDER, Record, judge, records
 from benchmarks.watching import KINDS
 from trimtab import Finding, Signal
 from trimtab.detectors import DETECTORS, Detector
-from trimtab.report import plots
+from trimtab.report import ink, plots
 from trimtab.report.series import Line, medians, thin
 
 CATALOGUE = Path(__file__).parents[1] / "docs" / "catalogue"
@@ -245,7 +245,7 @@ LIGHT = {
 
 
 def _joined(drawings: Sequence[tuple[str, str, str]]) -> str:
-    width, height = plots.WIDTH, plots.HEIGHT
+    width, height = ink.WIDTH, ink.HEIGHT
     parts = []
     for place, (svg, heading, drawn) in enumerate(drawings):
         x = place * (width + 16)

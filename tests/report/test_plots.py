@@ -7,7 +7,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from trimtab.report.plots import Mark, Target, draw, number
+from trimtab.report.ink import number
+from trimtab.report.plots import Mark, Target, draw
 from trimtab.report.series import Line
 
 

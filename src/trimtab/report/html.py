@@ -20,6 +20,7 @@ from trimtab.diagnose import Verdict, diagnose
 from trimtab.errors import UserError
 from trimtab.records import Note, Severity
 from trimtab.report import page, plots
+from trimtab.report.ink import SHADES, number
 from trimtab.report.series import Heat, Line, Signals, gather
 from trimtab.run import Run
 
@@ -29,7 +30,6 @@ MOST_HEAT_ROWS = 48
 """A heat map of more tensors joins neighbours."""
 MOST_METRICS = 12
 """So many recorded quantities are drawn."""
-SHADES = 9
 
 _TITLES = {
     "loss": ("Training loss", "auto", "Mean of the backward passes of an update."),
@@ -208,7 +208,7 @@ def _targets(config: Mapping[str, Any]) -> dict[str, list[plots.Target]]:
     targets: dict[str, list[plots.Target]] = {}
     for one in declared or ():
         sign = {">=": "≥", "<=": "≤"}.get(one["comparison"], one["comparison"])
-        label = f"{sign} {plots.number(float(one['value']))} by {one['by_step']}"
+        label = f"{sign} {number(float(one['value']))} by {one['by_step']}"
         target = plots.Target(step=int(one["by_step"]), value=float(one["value"]), label=label, below=sign in "≥>")
         targets.setdefault(str(one["metric"]), []).append(target)
     return targets

@@ -1,58 +1,23 @@
-"""Lines as inline SVG: text stays text, colours are CSS variables, and the same data give the same bytes.
-
-matplotlib draws with stand-in colours; each is replaced by a `var(--...)` of the report's style sheet, so that one
-drawing serves the light and the dark page.
-"""
+"""The signals of a run as lines over its steps, with findings and milestones marked."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from html import escape
-from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
+from trimtab.report.ink import DASHES, INK, SERIES, STYLE, WIDTH, axes_on, canvas, element, number, power
 from trimtab.report.series import Floats, Line
 
-WIDTH, HEIGHT = 460, 240
-"""Size of a drawing in its own units; the page scales it."""
 MOST_MARKS = 12
 """So many findings are marked in one drawing; the rest stand in the table."""
 MOST = 1e100
 """Values beyond are drawn as this."""
-SERIES = 6
-"""Lines differ by so many colours, then by their dashes."""
-
-_INK = {
-    "#010101": "var(--ink)",
-    "#020202": "var(--muted)",
-    "#030303": "var(--rule)",
-    "#040404": "var(--card)",
-    "#0a0000": "var(--info)",
-    "#0a0001": "var(--warning)",
-    "#0a0002": "var(--error)",
-    "#0a0003": "var(--fatal)",
-    **{f"#0b000{place}": f"var(--series-{place})" for place in range(SERIES)},
-}
-_BY_NAME = {variable[6:-1]: stand_in for stand_in, variable in _INK.items()}
-_DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
-_STYLE: Any = {
-    "font.family": "sans-serif",
-    "font.size": 12.5,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "trimtab",
-    "path.simplify": False,
-    "axes.unicode_minus": True,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,14 +62,13 @@ def draw(
     """
     lines = [_within(line) for line in lines]
     values = np.concatenate([line.values for line in lines]) if lines else np.empty(0)
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72))
-        FigureCanvasSVG(figure)
+    with rc_context(STYLE):
+        figure = canvas()
         names = _names(lines)
         legend = len(set(names)) > 1
         rows = math.ceil(len(set(names)) / 2) if legend else 0
         top = 22 + 16 * rows
-        axes = figure.add_axes((56 / WIDTH, 38 / HEIGHT, (WIDTH - 68) / WIDTH, (HEIGHT - 38 - top) / HEIGHT))
+        axes = axes_on(figure, left=56, right=12, top=top, bottom=38)
         _scale(axes, values, scale, targets)
         _frame(axes, last)
         first = _draw_lines(axes, lines, names)
@@ -115,21 +79,9 @@ def draw(
             handles = [first[name] for name in dict.fromkeys(names)]
             figure.legend(
                 handles=handles, ncols=2, loc="upper left", bbox_to_anchor=(44 / WIDTH, 1.0), frameon=False,
-                handlelength=1.8, columnspacing=1.4, labelcolor=_BY_NAME["ink"], borderpad=0.1, labelspacing=0.25,
+                handlelength=1.8, columnspacing=1.4, labelcolor=INK["ink"], borderpad=0.1, labelspacing=0.25,
             )  # fmt: skip
-        file = io.StringIO()
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None})
-    return _clean(file.getvalue(), key, title)
-
-
-def number(value: float) -> str:
-    """Write a number of an axis: 0.001, 250, 10k, 3e-5."""
-    if value and (abs(value) < 1e-3 or abs(value) >= 1e6):
-        mantissa, _, exponent = f"{value:.3g}".partition("e")
-        return f"{mantissa}e{int(exponent)}" if exponent else mantissa
-    if abs(value) >= 10_000:
-        return f"{value / 1000:g}k"
-    return f"{value:.4g}"
+    return element(figure, key, title)
 
 
 def _within(line: Line) -> Line:
@@ -167,7 +119,7 @@ def _scale(axes: Axes, values: Floats, scale: str, targets: Sequence[Target]) ->
         axes.set_ylim(low, high)
         fine = (1.0, 2.0, 5.0) if high < 120 * low else (1.0,)
         axes.yaxis.set_major_locator(LogLocator(subs=fine, numticks=5))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _power(value)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: power(value)))
     else:
         reach = np.concatenate([finite, [target.value for target in targets]])
         low, high = (reach.min(), reach.max()) if len(reach) else (0.0, 1.0)
@@ -183,25 +135,17 @@ def _scale(axes: Axes, values: Floats, scale: str, targets: Sequence[Target]) ->
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _power(value: float) -> str:
-    exponent = math.log10(value) if value > 0 else 0.0
-    if abs(exponent - round(exponent)) > 1e-6 or -3 <= round(exponent) <= 4:
-        return number(value)
-    digits = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-    return "10" + str(round(exponent)).translate(digits)
-
-
 def _frame(axes: Axes, last: int) -> None:
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(_BY_NAME["rule"])
-    axes.grid(axis="y", color=_BY_NAME["rule"], linewidth=0.8)
+    axes.spines["bottom"].set_color(INK["rule"])
+    axes.grid(axis="y", color=INK["rule"], linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(length=0, colors=_BY_NAME["muted"], pad=5)
+    axes.tick_params(length=0, colors=INK["muted"], pad=5)
     axes.set_xlim(-0.01 * max(last, 1), max(last, 1) * 1.01)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-    axes.set_xlabel("step", color=_BY_NAME["muted"], labelpad=2)
+    axes.set_xlabel("step", color=INK["muted"], labelpad=2)
 
 
 def _draw_lines(axes: Axes, lines: Sequence[Line], names: Sequence[str]) -> dict[str, object]:
@@ -210,11 +154,11 @@ def _draw_lines(axes: Axes, lines: Sequence[Line], names: Sequence[str]) -> dict
     across, said = axes.get_xaxis_transform(), False
     for line, name in zip(lines, names, strict=True):
         place, smooth = order[name], line.smooth
-        colour = _BY_NAME[f"series-{place % SERIES}"]
+        colour = INK[f"series-{place % SERIES}"]
         finite = np.isfinite(line.values)
         values = np.where(finite, line.values, np.nan)
         (handle,) = axes.plot(
-            line.steps, values, color=colour, label=name, linestyle=_DASHES[place // SERIES % len(_DASHES)],
+            line.steps, values, color=colour, label=name, linestyle=DASHES[place // SERIES % len(DASHES)],
             linewidth=1.6 if smooth is None else 0.9, alpha=0.4 if line.faint or smooth is not None else 1.0,
             marker="o" if len(line.steps) <= 40 else "", markersize=3.2, solid_joinstyle="round",
         )  # fmt: skip
@@ -227,16 +171,16 @@ def _draw_lines(axes: Axes, lines: Sequence[Line], names: Sequence[str]) -> dict
             bad = line.steps[~finite]
             axes.plot(
                 bad, np.full(len(bad), 0.965), transform=across, linestyle="", marker="v", markersize=6,
-                color=_BY_NAME["fatal"], clip_on=False, zorder=5,
+                color=INK["fatal"], clip_on=False, zorder=5,
             )  # fmt: skip
             if said:
                 continue
             said = True
             left = bad[0] < 0.7 * axes.get_xlim()[1]
-            box = {"facecolor": _BY_NAME["card"], "edgecolor": "none", "pad": 1.5}
+            box = {"facecolor": INK["card"], "edgecolor": "none", "pad": 1.5}
             axes.annotate(
                 "not finite", (float(bad[0]), 0.965), xycoords=across, xytext=(7 if left else -9, -11),
-                textcoords="offset points", color=_BY_NAME["fatal"], fontsize=11.5, ha="left" if left else "right",
+                textcoords="offset points", color=INK["fatal"], fontsize=11.5, ha="left" if left else "right",
                 bbox=box,
             )  # fmt: skip
     return first
@@ -247,7 +191,7 @@ def _draw_marks(axes: Axes, marks: Sequence[Mark]) -> None:
     taken: list[float] = []
     room = 0.06 * (axes.get_xlim()[1] - axes.get_xlim()[0])
     for mark in sorted(marks, key=lambda mark: mark.step)[:MOST_MARKS]:
-        colour = _BY_NAME[mark.severity]
+        colour = INK[mark.severity]
         axes.plot(
             [mark.step] * 2, [0, 1], transform=across, color=colour, linewidth=1.1, linestyle=(0, (3, 2)), zorder=1
         )
@@ -260,7 +204,7 @@ def _draw_marks(axes: Axes, marks: Sequence[Mark]) -> None:
 
 
 def _draw_target(axes: Axes, target: Target, last: int) -> None:
-    colour = _BY_NAME["muted"]
+    colour = INK["muted"]
     step = min(target.step, last)
     axes.plot([0, step], [target.value] * 2, color=colour, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
     axes.plot([step], [target.value], color=colour, marker="D", markersize=4.5, linestyle="", zorder=4)
@@ -269,22 +213,3 @@ def _draw_target(axes: Axes, target: Target, last: int) -> None:
         target.label, (step, target.value), xytext=(-8 if right else 8, -13 if target.below else 5),
         textcoords="offset points", color=colour, fontsize=11.5, ha="right" if right else "left",
     )  # fmt: skip
-
-
-def _clean(svg: str, key: str, title: str) -> str:
-    """Make a file that stands alone into an element of a page."""
-    body = svg[svg.index("<g id=") : svg.rindex("</svg>")]
-    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
-    body = re.sub(r' transform="rotate\(-?0 [^"]*\)"', "", body)
-    for stand_in, variable in _INK.items():
-        body = body.replace(stand_in, variable)
-    used = set(re.findall(r'(?:href="#|url\(#)([\w.-]+)', body))
-    body = re.sub(r' id="([\w.-]+)"', lambda m: f' id="{key}-{m[1]}"' if m[1] in used else "", body)
-    body = re.sub(r'xlink:href="#|href="#', f'href="#{key}-', body).replace("url(#", f"url(#{key}-")
-    body = re.sub(r"\s*\n\s*", " ", body)
-    body = re.sub(r'="[^"]*"', lambda m: re.sub(r"(\.\d\d)\d+", r"\1", m[0]), body)
-    return (
-        f'<svg class="plot" role="img" aria-labelledby="{key}-title" viewBox="0 0 {WIDTH} {HEIGHT}" '
-        f'preserveAspectRatio="xMidYMid meet"><title id="{key}-title">{escape(title)}</title>{body}</svg>'
-    )
