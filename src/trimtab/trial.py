@@ -68,6 +68,7 @@ class TrialResult:
         metric, better: what is judged, as it is recorded ("validation/accuracy"), and which direction is good.
         points: every evaluation of that metric, (updates done, value), in order; NaN is kept.
         others: every other recorded metric, by name, in the same form.
+        barred: updates of the evaluations that may not be the best one, for the guard of the sweep did not hold there.
         evaluations_again: the metric of the best weights, measured anew after the training; empty if it was not done.
         run: name of the run folder, below the sweep's `runs/`; empty before it began.
         checkpoint: folder of the best weights, below the run folder; empty if there is none.
@@ -91,6 +92,7 @@ class TrialResult:
     better: Better = "higher"
     points: tuple[Point, ...] = ()
     others: Mapping[str, tuple[Point, ...]] = field(default_factory=dict)
+    barred: tuple[int, ...] = ()
     evaluations_again: tuple[float, ...] = ()
     run: str = ""
     checkpoint: str = ""
@@ -119,7 +121,7 @@ class TrialResult:
 
     @property
     def best(self) -> float:
-        """The best value of the metric; NaN if there is none."""
+        """The best value of the metric among the evaluations that are not barred; NaN if there is none."""
         return self._peak[1]
 
     @property
@@ -140,7 +142,7 @@ class TrialResult:
 
     @property
     def _peak(self) -> Point:
-        finite = [point for point in self.points if math.isfinite(point[1])]
+        finite = [point for point in self.points if math.isfinite(point[1]) and point[0] not in self.barred]
         if not finite:
             return (-1, math.nan)
         sign = 1.0 if self.better == "lower" else -1.0
@@ -161,6 +163,7 @@ class TrialResult:
         values["trial"] = Trial(**values["trial"])
         values["points"] = _points(values.get("points", ()))
         values["others"] = {name: _points(points) for name, points in values.get("others", {}).items()}
+        values["barred"] = tuple(values.get("barred", ()))
         values["evaluations_again"] = tuple(float(value) for value in values.get("evaluations_again", ()))
         values["findings"] = tuple((code, severity) for code, severity in values.get("findings", ()))
         return cls(**values)

@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import product
 from typing import Any, Literal
@@ -110,7 +110,7 @@ class Found:
     Attributes:
         arm: name of its best arm.
         settings: of that arm.
-        checkpoint: name of the best checkpoint of its best trial by content, "checkpoint:<hash>"; empty if it kept none.
+        checkpoint: the best checkpoint of its best trial, named by its content, "checkpoint:<hash>"; empty for none.
         path: folder of that checkpoint, below the sweep's `runs/`.
     """
 
@@ -391,9 +391,7 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the plan as plain values of JSON."""
-        plain = asdict(replace(self, phases=()))
-        plain["phases"] = [_plain_phase(phase) for phase in self.phases]
-        return plain
+        return asdict(self) | {"phases": [_plain_phase(phase) for phase in self.phases]}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Plan:
@@ -419,13 +417,11 @@ def grid(settings: Mapping[str, Sequence[Any]]) -> tuple[Arm, ...]:
         >>> [arm.name for arm in grid({"lr": [0.1, 0.2], "width": [8]})]
         ['lr=0.1', 'lr=0.2']
     """
-    names = list(settings)
     arms = []
     for values in product(*settings.values()):
-        chosen = dict(zip(names, values, strict=True))
-        arms.append(
-            Arm(name=arm_name({name: chosen[name] for name in names if len(settings[name]) > 1}), settings=chosen)
-        )
+        chosen = dict(zip(settings, values, strict=True))
+        varied = {name: value for name, value in chosen.items() if len(settings[name]) > 1}
+        arms.append(Arm(name=arm_name(varied), settings=chosen))
     return tuple(arms)
 
 
@@ -484,12 +480,9 @@ def _check_seeds(seeds: Sequence[int], where: str) -> None:
 
 
 def _plain_phase(phase: Phase) -> dict[str, Any]:
-    plain = asdict(replace(phase, search=None))
-    plain["arms"] = [asdict(arm) for arm in phase.arms]
+    plain = asdict(phase)
     if phase.search is not None:
-        search = asdict(replace(phase.search))
-        search["space"] = {key: space_text(space) for key, space in phase.search.space.items()}
-        plain["search"] = search
+        plain["search"]["space"] = {key: space_text(space) for key, space in phase.search.space.items()}
     return plain
 
 
