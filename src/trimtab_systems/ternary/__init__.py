@@ -1,0 +1,1 @@
+"""The 19,683 ternary operations as points of a Poincare ball: an autoencoder whose radius tells their valuation."""

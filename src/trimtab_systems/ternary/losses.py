@@ -1,0 +1,164 @@
+"""What the training minimises: digits that come back, a code near its prior, and radii inside the band of their level.
+
+Letters in names: B rows, D digits, V values of a digit, L levels, Z latent dimensions.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+
+from trimtab.stabilizers import free_bits
+from trimtab_systems.ternary.data import COUNT, LEVELS
+from trimtab_systems.ternary.hyperbolic import log_volume, normal_log_density
+from trimtab_systems.ternary.model import Code
+
+NEEDED_NATS = math.log(COUNT)
+"""9 ln 3 = 9.888 nats: what a code must carry to tell all operations apart. Less divergence means that it collapsed."""
+
+RadialTerm = Literal["band", "point", "mean", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Bands:
+    """Where the radii of each level shall lie, as shares of the ball's radius.
+
+    Attributes:
+        middle: (L,), centre of the band of each level, falling.
+        half: (L,), how far a radius may be from it unpunished.
+        gap: unit in which being outside is measured.
+    """
+
+    middle: torch.Tensor
+    half: torch.Tensor
+    gap: float
+
+
+def even_bands(outer: float, inner: float, half: float) -> Bands:
+    """Return bands of equal width from `outer` for level 0 to `inner` for level 9.
+
+    `half` is half a band's width as a share of the distance between two middles: below 0.5 bands do not touch.
+    """
+    gap = (outer - inner) / (LEVELS - 1)
+    return Bands(outer - gap * torch.arange(LEVELS), torch.full((LEVELS,), half * gap), gap)
+
+
+WIDE_EDGES = (0.95, 0.55, 0.40, 0.33, 0.27, 0.22, 0.17, 0.13, 0.09, 0.05, 0.01)
+"""Level 0, two thirds of all operations, gets 0.55 to 0.95, so that the radius can say more than the level."""
+WIDE_MARGIN = 0.008
+"""Left empty at each edge, so that levels do not touch."""
+
+
+def wide_bands(gap: float) -> Bands:
+    """Return bands with room for the levels that have most operations."""
+    edges = torch.tensor(WIDE_EDGES)
+    return Bands((edges[:-1] + edges[1:]) / 2, (edges[:-1] - edges[1:]) / 2 - WIDE_MARGIN, gap)
+
+
+def reconstruction_loss(logits_BDV: torch.Tensor, digits_BD: torch.Tensor) -> torch.Tensor:
+    """Return the mean cross-entropy of an operation, the sum over its digits, in nats; chance is 9 ln 3."""
+    return F.cross_entropy(logits_BDV.flatten(0, 1), digits_BD.flatten()) * digits_BD.shape[1]
+
+
+def divergence(code: Code, prior: float) -> torch.Tensor:
+    """Return the divergence of each entry of the code from its prior, in nats, (B, Z).
+
+    Both are normal distributions in the tangent space at the origin, the prior around 0 with the deviation `prior`.
+    exp_0 moves both alike, so it is the divergence of their images in the ball as well.
+    """
+    spread_BZ = (2 * code.log_sigma).exp()
+    return (spread_BZ + code.mean.square()) / (2 * prior * prior) - code.log_sigma + (math.log(prior) - 0.5)
+
+
+def divergence_of_sample(
+    code: Code, noise_BZ: torch.Tensor, sample_BZ: torch.Tensor, prior: float, curvature: float
+) -> torch.Tensor:
+    """Return an estimate of the divergence of a wrapped posterior from the wrapped prior, in nats, (B, 1).
+
+    There is no closed form; it is log q - log p at one draw, right on average.
+
+    Args:
+        code: the posteriors.
+        noise_BZ: what the draw was made of.
+        sample_BZ: tangent vector of the draw.
+        prior: deviation of the prior around the origin.
+        curvature: c of the ball.
+    """
+    away_BZ = code.log_sigma.exp() * noise_BZ
+    q_B = normal_log_density(away_BZ, code.log_sigma) - log_volume(away_BZ, curvature)
+    log_prior = torch.tensor(math.log(prior))
+    p_B = normal_log_density(sample_BZ, log_prior.expand(sample_BZ.shape[-1])) - log_volume(sample_BZ, curvature)
+    return (q_B - p_B)[:, None]
+
+
+def divergence_loss(kl_BZ: torch.Tensor, free: float) -> torch.Tensor:
+    """Return the mean divergence of a code beyond `free` nats in total."""
+    return free_bits(kl_BZ, free, per="total")
+
+
+def radial_loss(
+    share_B: torch.Tensor, level_BL: torch.Tensor, weight_B: torch.Tensor, bands: Bands, kind: RadialTerm
+) -> torch.Tensor:
+    """Return how far radii are from where their levels shall lie, in squared gaps.
+
+    - "band": each row's distance from its band, 0 inside it; the mean over rows of a level, then over levels;
+    - "point": each row's distance from the middle of its band, the same mean; it leaves no spread inside a level;
+    - "mean": the distance of each level's mean radius from the middle. Rows may lie anywhere as long as the mean is
+      right, so the order of rows falls while this term does too: the objective does not match the metric;
+    - "none": 0.
+
+    Args:
+        share_B: radii as shares of the ball's.
+        level_BL: one-hot levels.
+        weight_B: weight of each row in a mean over levels, from `level_shares`.
+        bands: where levels shall lie.
+        kind: see above.
+    """
+    if kind == "none":
+        return share_B.sum() * 0
+    if kind == "mean":
+        off_B = (level_BL @ (_means(share_B, level_BL) - bands.middle)) / bands.gap
+        return weight_B @ off_B.square()
+    off_B = (share_B - level_BL @ bands.middle).abs() / bands.gap
+    if kind == "band":
+        off_B = (off_B - level_BL @ bands.half / bands.gap).relu()
+    return weight_B @ off_B.square()
+
+
+def spread_loss(share_B: torch.Tensor, level_BL: torch.Tensor, bands: Bands, part: float) -> torch.Tensor:
+    """Return how much of the spread that is asked for is missing inside levels: a floor, 0 where there is enough.
+
+    For each level with two rows or more it is relu(1 - deviation / (part x half width)) squared, then the mean.
+
+    Args:
+        share_B: radii as shares of the ball's.
+        level_BL: one-hot levels.
+        bands: where levels shall lie.
+        part: deviation asked for, as a share of half the band's width; a uniform distribution over the band has 0.58.
+    """
+    rows_L = level_BL.sum(0)
+    off_B = share_B - level_BL @ _means(share_B, level_BL)
+    variance_L = off_B.square() @ level_BL / rows_L.clamp_min(1)
+    missing_L = (1 - (variance_L + _FLOOR).sqrt() / (part * bands.half)).relu()
+    several_L = (rows_L > 1).float()
+    return missing_L.square() @ several_L / several_L.sum().clamp_min(1)
+
+
+_FLOOR = 1e-10
+"""Added to variances, whose root has no gradient at 0; a deviation of 1e-5 is far below any that is asked for."""
+
+
+def ramp(done: float, begin: float, length: float) -> float:
+    """Return 0 before `begin`, 1 after `begin + length`, a straight line between; all are shares of the training."""
+    if done < begin:
+        return 0.0
+    return 1.0 if done >= begin + length else (done - begin) / length
+
+
+def _means(share_B: torch.Tensor, level_BL: torch.Tensor) -> torch.Tensor:
+    """Return the mean radius of each level, 0 for those without rows."""
+    return share_B @ level_BL / level_BL.sum(0).clamp_min(1)
