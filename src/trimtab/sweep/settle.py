@@ -137,6 +137,11 @@ def _check_script(plan: Plan) -> None:
         folder = Path(plan.target).parent
         beside = [str(path) for path in folder.glob("*.py")] if folder.is_dir() else []
         raise UserError(f"sweep: there is no script {plan.target!r}.{nearest(plan.target, beside)}")
+    if plan.metric and not plan.better:
+        raise UserError(
+            f"sweep: a script does not say beforehand which direction of {plan.metric!r} is good; give --better "
+            "higher or lower"
+        )
     for phase in plan.phases:
         if plan.preset or phase.preset:
             raise UserError("sweep: a script has no presets; give its settings as key=value")
