@@ -58,6 +58,8 @@ class Training:
             `state_dict` and `load_state_dict`. They go into checkpoints; what is not named here does not.
         evaluate_first: evaluate before the first update as well, so that the start is known.
         early_stop: when to stop before all updates are taken, or None.
+        fixed: patterns of the names of parameters that are random and stay as they are on purpose, such as
+            "projection.*"; probes then do not take them for forgotten.
     """
 
     model: nn.Module
@@ -73,6 +75,7 @@ class Training:
     parts: Mapping[str, Any] = field(default_factory=dict)
     evaluate_first: bool = False
     early_stop: Patience | None = None
+    fixed: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

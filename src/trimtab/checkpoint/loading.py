@@ -104,13 +104,29 @@ def load(
         _give_extra(str(made.path), model, extra)
         if verify is not None:
             _verify(str(made.path), model, metrics, verify)
-    return Loaded(
+    done = Loaded(
         model=model, loaded=tuple(made.copies), renamed=dict(made.renamed),
         left_at_initialisation=made.left_at_initialisation, left_out=made.left_out,
         overridden=tuple(one.words for one in made.overridden), not_compared=(*made.not_compared, *dropped),
         step=None if contents is None else contents.state["step"],
         metrics=metrics, config=_stored(contents, "config"), facts=_stored(contents, "facts"), plan=made,
     )  # fmt: skip
+    for listener in _listeners:
+        listener(done)
+    return done
+
+
+_listeners: list[Callable[[Loaded], None]] = []
+
+
+@contextmanager
+def told(listener: Callable[[Loaded], None]) -> Iterator[None]:
+    """Tell `listener` of every load of this process while the block runs."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
 
 
 def rebuild(
