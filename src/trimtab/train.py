@@ -43,6 +43,9 @@ Progress = Callable[[int, int, float], None]
 Evaluated = Callable[[int, Mapping[str, float]], None]
 """Called after each evaluation with the number of updates done and the metrics."""
 
+Built = Callable[[Training], None]
+"""Called once with the training, before its first update."""
+
 
 def train(
     system: System | str | None = None,
@@ -57,6 +60,7 @@ def train(
     respond: Policy | Literal["safe"] | None = None,
     progress: Progress | None = None,
     evaluated: Evaluated | None = None,
+    built: Built | None = None,
     guard_options: Mapping[str, Any] | None = None,
     resume: Run | str | Path | None = None,
     checkpoint_every: int | None = None,
@@ -76,6 +80,7 @@ def train(
         respond: finding code -> Action, or several; or "safe". Without it the Guard only observes.
         progress: told after each update; reading the loss costs one device sync.
         evaluated: told after each evaluation.
+        built: told the training before its first update; it may look at it, and must not change it.
         guard_options: further keyword arguments of the Guard.
         resume: a run that ended early, to go on with in the same folder: a Run, its folder, the beginning of its id, or
             "last". Settings that are given must be those of the run.
@@ -110,6 +115,8 @@ def train(
         training = system.build(config, seed)
         keeper = keeper_of(training, checkpoint_every, keep, must=earlier is not None)
         again = keeper.put_back(earlier) if keeper is not None and earlier is not None else None
+        if built is not None:
+            built(training)
         guard = Guard(
             model=training.model,
             optimizer=training.optimizers,

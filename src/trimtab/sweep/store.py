@@ -13,7 +13,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -108,8 +108,8 @@ class Store:
         """Open a store, and make it where there is none.
 
         Args:
-            url: the path of a SQLite file, "sqlite:///PATH", or "postgresql://USER@HOST/DATABASE". A password may stand in
-                it, and is better left to `~/.pgpass` or PGPASSWORD, which the driver reads.
+            url: the path of a SQLite file, "sqlite:///PATH", or "postgresql://USER@HOST/DATABASE". A password may
+                stand in it, and is better left to `~/.pgpass` or PGPASSWORD, which the driver reads.
             create: False for a reader: a SQLite file that is missing is an error then.
 
         Raises:
@@ -519,30 +519,30 @@ def _result_text(result: TrialResult) -> str:
     """
     plain = result.as_dict()
     del plain["trial"]
-    steps, plain["points"] = _columns(result.points)
-    plain["steps"] = steps
+    grid, plain["points"] = _columns(result.points)
+    plain["grid"] = grid
     plain["others"] = {}
     for name, points in result.others.items():
         own, values = _columns(points)
-        plain["others"][name] = [None if own == steps else own, values]
+        plain["others"][name] = [None if own == grid else own, values]
     return _text(plain)
 
 
 def _result(row: Any) -> TrialResult:
-    trial = _trial(row.trial)
+    facts = {
+        "trial": decode(json.loads(row.trial)),
+        "status": row.status,
+        "attempts": row.attempts,
+        "worker": row.worker,
+    }
     if row.result is None:
-        return TrialResult(trial=trial, status=row.status, attempts=row.attempts, worker=row.worker)
+        return TrialResult.from_dict(facts)
     plain = json.loads(row.result)
-    steps, values, others = plain.pop("steps"), plain.pop("points"), plain.pop("others")
-    facts = decode(plain)
-    facts.update(status=row.status, attempts=row.attempts, worker=row.worker)
-    facts["evaluations_again"] = tuple(facts["evaluations_again"])
-    facts["findings"] = tuple((code, severity) for code, severity in facts["findings"])
-    return TrialResult(
-        trial=trial,
-        points=_points(steps, values),
-        others={name: _points(steps if own is None else own, values) for name, (own, values) in others.items()},
-        **facts,
+    grid, values, others = plain.pop("grid"), plain.pop("points"), plain.pop("others")
+    return replace(
+        TrialResult.from_dict({**decode(plain), **facts}),
+        points=_points(grid, values),
+        others={name: _points(grid if own is None else own, values) for name, (own, values) in others.items()},
     )
 
 
