@@ -1,0 +1,125 @@
+"""How this system is known to break: the failures of the write-up, one by one. Budgets count updates of the preset.
+
+Each fault starts from a sound training of the write-up's network and makes it as it was, in that one respect.
+"""
+
+from __future__ import annotations
+
+from trimtab.system import Fault
+
+MISMATCHED_LOAD = Fault(
+    name="mismatched-load",
+    summary="the checkpoint was saved with a dropout in the heads; without one their last layers stay random in silence",
+    change={"load": "mismatched"},
+    expect=("weights-lost-after-load",),
+    causes=("pretrained-weights-not-loaded",),
+    budget=39,
+    preset="write-up-matched",
+)
+
+RANDOM_FROZEN_DECODER = Fault(
+    name="random-frozen-decoder",
+    summary="trained from scratch, and the decoder never learns: the write-up's reason to say that it cannot be done",
+    change={"freeze_decoder": True},
+    expect=("random-and-frozen",),
+    causes=("frozen-by-mistake",),
+    budget=39,
+    preset="write-up-base",
+    probes=("every-parameter-on-the-loss-path-is-trained-or-loaded",),
+)
+
+LEVEL_MEAN_LOSS = Fault(
+    name="level-mean-loss",
+    summary="the loss judges the mean radius of a level, the metric each radius: one falls while the other gets worse",
+    change={"radius_loss": "level-mean", "epochs": 30},
+    expect=("past-its-peak",),
+    causes=("objective-does-not-match-metric",),
+    budget=1170,
+    preset="write-up-matched",
+)
+
+SETTING_WITHOUT_EFFECT = Fault(
+    name="setting-without-effect",
+    summary="radii are lengths and no shares of the ball: the curvature is swept, and enters nothing",
+    change={"ball_fraction": False},
+    expect=(),
+    causes=(),
+    budget=0,
+    preset="write-up-matched",
+    probes=("settings-have-effect",),
+)
+
+OPTIMIZER_REBUILT = Fault(
+    name="optimizer-rebuilt",
+    summary="the optimizer is made anew after each epoch, and forgets its moments each time",
+    change={"rebuild_optimizer_each_epoch": True},
+    expect=("optimizer-state-reset",),
+    causes=("optimizer-rebuilt-each-epoch",),
+    budget=195,
+    preset="write-up-matched",
+)
+
+BETA_ONE_COLLAPSE = Fault(
+    name="beta-one-collapse",
+    summary="the divergence counts in full; all operations are equally likely, so a code that carries nothing is optimal",
+    change={"beta": 1.0},
+    expect=("latent-unused",),
+    causes=("kl-weight-too-strong",),
+    budget=312,
+    preset="write-up-base",
+)
+
+NO_RARE_LEVELS = Fault(
+    name="no-rare-levels",
+    summary="batches are drawn at random: the deepest levels are hardly ever met, and stay out of order",
+    change={"rare_levels": False},
+    expect=("milestone-missed",),
+    causes=("training-too-short",),
+    budget=312,
+    preset="write-up-base",
+)
+
+EVALUATED_ON_SAMPLES = Fault(
+    name="evaluated-on-samples",
+    summary="radii are measured on codes that are drawn anew each time: no evaluation comes out twice",
+    change={"evaluate_on_samples": True},
+    expect=(),
+    causes=(),
+    budget=0,
+    preset="write-up-matched",
+    probes=("evaluation-repeats-exactly",),
+)
+
+UNSEEDED_START = Fault(
+    name="unseeded-start",
+    summary="weights and batches are drawn from nothing that could be repeated",
+    change={"seeded": False},
+    expect=(),
+    causes=(),
+    budget=0,
+    preset="write-up-base",
+    probes=("same-seed-repeats-exactly",),
+)
+
+NAN_AT_SMALL_WIDTH = Fault(
+    name="nan-at-small-width",
+    summary="a narrow encoder gives some operation a code of exactly zero, which is divided by its norm",
+    change={"reads": "point", "width": 8, "guarded": False},
+    expect=("loss-not-finite",),
+    causes=("numerical-fault-in-loss",),
+    budget=39,
+    preset="write-up-base",
+)
+
+FAULTS = (
+    MISMATCHED_LOAD,
+    RANDOM_FROZEN_DECODER,
+    LEVEL_MEAN_LOSS,
+    SETTING_WITHOUT_EFFECT,
+    OPTIMIZER_REBUILT,
+    BETA_ONE_COLLAPSE,
+    NO_RARE_LEVELS,
+    EVALUATED_ON_SAMPLES,
+    UNSEEDED_START,
+    NAN_AT_SMALL_WIDTH,
+)
