@@ -294,16 +294,21 @@ def exchange(a: Sequence[float], b: Sequence[float], generator: np.random.Genera
     return Test((1 + beyond) / (1 + PERMUTATIONS), max(smallest, 1 / (1 + PERMUTATIONS)), False, n + m)
 
 
-def holm(ps: Sequence[float]) -> tuple[float, ...]:
+def holm(ps: Sequence[float], among: int | None = None) -> tuple[float, ...]:
     """Return the p-values corrected for their number by Holm's step-down rule, in the order given; NaN stays NaN.
 
     A NaN is a test that was not made, and is not counted as one.
+
+    Args:
+        ps: the p-values.
+        among: how many comparisons there were to choose from, where these are only some of them; their number if None.
     """
     order = sorted((p, index) for index, p in enumerate(ps) if not math.isnan(p))
+    family = len(order) if among is None else max(among, len(order))
     corrected = [math.nan] * len(ps)
     highest = 0.0
     for rank, (p, index) in enumerate(order):
-        highest = max(highest, min(1.0, (len(order) - rank) * p))
+        highest = max(highest, min(1.0, (family - rank) * p))
         corrected[index] = highest
     return tuple(corrected)
 

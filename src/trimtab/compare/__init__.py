@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from trimtab.compare.arms import summarize as summarize
+from trimtab.compare.declared import check_arms as check_arms
+from trimtab.compare.declared import check_bands as check_bands
 from trimtab.compare.runs import MISSING as MISSING
 from trimtab.compare.runs import OF_THE_MACHINE as OF_THE_MACHINE
 from trimtab.compare.runs import OWN as OWN
@@ -12,3 +15,9 @@ from trimtab.compare.runs import Length as Length
 from trimtab.compare.runs import Moment as Moment
 from trimtab.compare.runs import Parting as Parting
 from trimtab.compare.runs import compare as compare
+from trimtab.compare.summary import ArmSummary as ArmSummary
+from trimtab.compare.summary import PairSummary as PairSummary
+from trimtab.compare.summary import PhaseFacts as PhaseFacts
+from trimtab.compare.summary import PhaseSummary as PhaseSummary
+from trimtab.compare.summary import Remark as Remark
+from trimtab.compare.summary import SweepSummary as SweepSummary

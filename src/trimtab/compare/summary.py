@@ -106,7 +106,8 @@ class ArmSummary:
         not_finite: complete runs whose score is no number.
         scores: (seed, score) of every run that has one, by seed.
         n: how many those are.
-        mean, sd, median, low, high, iqm: of the scores; sd with n - 1 in the denominator, low and high are the extremes.
+        mean, sd, median, low, high, iqm: of the scores; sd with n - 1 in the denominator, low and high the
+            extremes.
         interval: Student's, of the mean.
         bca: the bootstrap's, of the mean.
         iqm_interval: the bootstrap's, of the interquartile mean.
@@ -358,7 +359,7 @@ class SweepSummary:
     evaluation_noise: float
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the summary as nested plain values, `n` of arms and intervals included; NaN and infinities are kept."""
+        """Return the summary as nested plain values, `n` and `trials` of arms included; NaN and infinities are kept."""
         plain = dataclasses.asdict(self)
         for phase, dictionary in zip(self.phases, plain["phases"], strict=True):
             for arm, one in zip(phase.arms, dictionary["arms"], strict=True):

@@ -1,0 +1,563 @@
+"""What a sweep got wrong by itself, read from its runs: one small pure function for each fault.
+
+The eight here are the faults of a published sweep of 55 runs, whose every conclusion fell to one of them. Those about
+plans and failures are in `hygiene.py`. A rule looks at Evidence and returns remarks; its name is their code. The first
+sentence of its docstring says what it sees, the last paragraph what would be a false alarm.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+from trimtab.compare import hygiene
+from trimtab.compare.declared import differing
+from trimtab.compare.evidence import Evidence, margin_of, optimism, spread_of_starts
+from trimtab.compare.summary import PairSummary, PhaseSummary, Remark
+from trimtab.compare.words import interval, listed, middle, number
+from trimtab.statistics import ALPHA, correlation, mean
+from trimtab.trial import TrialResult
+
+Rule = Callable[[Evidence], Sequence[Remark]]
+
+PAIRS_FOR_A_TEST = 6
+"""The fewest pairs whose sign-flip test can give p < 0.05."""
+DECIDED = 0.8
+"""A correlation of start and result at which the start decides the result (`ternary.md` 7, "InitGate")."""
+SURE = 0.99
+"""Level of the interval that such a correlation must keep away from 0: a report looks at many phases."""
+STARTS_APART = 0.05
+"""Starts from one checkpoint that scatter by more than this part of the metric itself are not the same start."""
+OFTEN = 0.5
+"""A rank correlation of bad starts with late peaks from here on says that they belong together."""
+FROZEN_CODES = ("random-and-frozen",)
+"""Findings of a part that was never trained and never loaded; every error whose code begins with "frozen" as well."""
+
+
+def setting_without_effect(evidence: Evidence) -> list[Remark]:
+    """Two arms with different settings took the very same training steps on the same seed.
+
+    The hashes of all training losses are equal, so the setting never entered the training, or never came to act within
+    it. Every difference between such arms is noise of something else.
+
+    A false alarm: a setting that acts on the evaluation alone; then the metrics differ and the remark is only a fact. A
+    patience that was never used up is none: the arms are one arm.
+    """
+    found = []
+    for phase in evidence.phases:
+        by_arm = evidence.by_arm(phase.name)
+        same: dict[tuple[str, ...], list[tuple[str, str, int, int, bool]]] = {}
+        for one, other in combinations(by_arm, 2):
+            shared = sorted(set(by_arm[one]) & set(by_arm[other]))
+            pairs = [(by_arm[one][seed], by_arm[other][seed]) for seed in shared]
+            known = [(a, b) for a, b in pairs if evidence.trajectories.same(a, b) is not None]
+            equal = [(a, b) for a, b in known if evidence.trajectories.same(a, b)]
+            keys = differing(phase.arm(one).settings, phase.arm(other).settings)
+            if equal and keys:
+                measured = any(_metrics_differ(a, b, evidence.noise) for a, b in equal)
+                same.setdefault(keys, []).append((one, other, len(equal), len(known), measured))
+        found += [_without_effect(phase, keys, its) for keys, its in same.items()]
+    return found
+
+
+def _without_effect(
+    phase: PhaseSummary, keys: tuple[str, ...], its: Sequence[tuple[str, str, int, int, bool]]
+) -> Remark:
+    whole = [one for one in its if one[2] == one[3] and not one[4]]
+    shown = whole or its
+    arms = list(dict.fromkeys(name for one, other, *_ in shown for name in (one, other)))
+    equal, known = min(one[2] for one in shown), max(one[3] for one in shown)
+    values = {key: list(dict.fromkeys(repr(phase.arm(arm).settings.get(key)) for arm in arms)) for key in keys}
+    what = " and ".join(f"{key} ({', '.join(values[key])})" for key in keys)
+    only = (
+        " but the metrics differ: it acts on the evaluation alone" if not whole and all(one[4] for one in its) else ""
+    )
+    return Remark(
+        code="setting-without-effect",
+        phase=phase.name,
+        subject=", ".join(keys),
+        severity="error" if whole else "info",
+        summary=f"{what} had no effect on the training: same trajectories on {equal} of {known} seeds{only} "
+        f"(arms {listed(arms)})",
+        evidence={"settings": list(keys), "values": values, "arms": arms, "identical": equal, "compared": known},
+    )
+
+
+def _metrics_differ(a: TrialResult, b: TrialResult, noise: float) -> bool:
+    """Say whether two runs of one trajectory were evaluated differently, beyond evaluation noise."""
+    mine, its = dict(a.points), dict(b.points)
+    least = margin_of(a, noise) if math.isfinite(noise) and noise > 0 else 0.0
+    return any(
+        abs(mine[step] - its[step]) > least
+        for step in set(mine) & set(its)
+        if math.isfinite(mine[step]) and math.isfinite(its[step])
+    )
+
+
+def identical_until_the_peak(evidence: Evidence) -> list[Remark]:
+    """The best evaluation of the better arm lies before the first update at which the arms differ.
+
+    Up to there both are one training, so that what was chosen as the winner owes nothing to its settings. Looks at the
+    arms against the baseline and against the best one, on equal seeds, where a run stands for its best evaluation; an
+    arm counts when it is so on at least half of the seeds.
+
+    A false alarm: none where losses are known. Without them equal evaluations stand in, of which a metric that does not
+    move has many; so it must have moved.
+    """
+    found = []
+    for phase in evidence.best_scored():
+        by_arm = evidence.by_arm(phase.name)
+        held: list[dict[str, Any]] = []
+        for pair in phase.pairs:
+            ahead, behind = (
+                (pair.arm, pair.baseline) if evidence.sign * pair.difference > 0 else (pair.baseline, pair.arm)
+            )
+            mine, its = by_arm.get(ahead, {}), by_arm.get(behind, {})
+            shared = [
+                seed for seed in sorted(set(mine) & set(its)) if not evidence.trajectories.same(mine[seed], its[seed])
+            ]
+            early = [seed for seed in shared if _one_training(mine[seed], its[seed], evidence)]
+            if early and 2 * len(early) >= len(shared):
+                steps = [mine[seed].best_step for seed in early]
+                parts = [pair.parts_at[seed] for seed in early if seed in pair.parts_at]
+                held.append({"better": ahead, "other": behind, "seeds": early, "best_steps": steps, "parts_at": parts})
+        if held:
+            found.append(_identical_until(phase, held))
+    return found
+
+
+def _identical_until(phase: PhaseSummary, held: Sequence[Mapping[str, Any]]) -> Remark:
+    def words(one: Mapping[str, Any]) -> str:
+        parted = f", they part at update {min(one['parts_at'])}" if one["parts_at"] else ""
+        best = f"{one['better']} was best after {max(one['best_steps'])} updates"
+        return f"{best} and is the same as {one['other']} until then{parted}"
+
+    return Remark(
+        code="identical-until-the-peak",
+        phase=phase.name,
+        subject=listed(dict.fromkeys(name for one in held for name in (one["better"], one["other"]))),
+        severity="warning",
+        summary=f"{len(held)} of {len(phase.pairs)} comparisons rest on a best that lies before the arms differ: "
+        + listed((words(one) for one in held), shown=2),
+        evidence={"pairs": [dict(one) for one in held]},
+    )
+
+
+def _one_training(mine: TrialResult, its: TrialResult, evidence: Evidence) -> bool:
+    """Say whether the weights of the best evaluation are those that the other run had then as well."""
+    known = evidence.trajectories.same_weights_at(mine, its, mine.best_step)
+    if known is not None:
+        return known
+    other = dict(its.points)
+    until = [(step, value) for step, value in mine.points if step <= mine.best_step]
+    moved = len({value for _, value in until}) > 1
+    return moved and mine.best_step in other and all(other.get(step, value) == value for step, value in until)
+
+
+def too_few_seeds(evidence: Evidence) -> list[Remark]:
+    """The gap between the best arm and the next is smaller than what so many seeds can show, or there is one seed.
+
+    Says the smallest detectable difference and how many seeds the observed one would need. Below six pairs it is a
+    warning, for no sign-flip test can then reach p < 0.05; with more it is a fact: the arms may just be alike.
+
+    A false alarm: a single run whose repeatability is known from elsewhere.
+    """
+    found = []
+    for phase in evidence.phases:
+        pair = _first_two(phase)
+        if pair is None or (pair.compared and pair.identical == pair.compared):
+            continue
+        gap = abs(pair.difference)
+        below = gap < pair.smallest_detectable
+        if pair.n >= PAIRS_FOR_A_TEST and not below:
+            continue
+        if pair.n < PAIRS_FOR_A_TEST and not below and not (pair.test.smallest >= ALPHA):
+            continue
+        needed = None if pair.seeds_needed is None else max(PAIRS_FOR_A_TEST, pair.seeds_needed)
+        spread = f", by the spread of {pair.spread_from}" if pair.spread_from not in ("", "pairs", "both arms") else ""
+        ask = f"; a difference like it needs about {needed} seeds an arm{spread}" if needed else ""
+        if pair.n < 2:
+            what = "with one seed an arm no difference can be told from chance"
+        elif below:
+            what = f"the smallest detectable difference with n={pair.n} is {number(pair.smallest_detectable)}"
+        else:
+            what, ask = f"{pair.n} pairs cannot give a p below {pair.test.smallest:.2g}", ""
+        found.append(
+            Remark(
+                code="too-few-seeds",
+                phase=phase.name,
+                subject=f"{pair.arm} against {pair.baseline}",
+                severity="warning" if below and pair.n < PAIRS_FOR_A_TEST else "info",
+                summary=f"{pair.arm} and {pair.baseline} are {number(gap)} apart; {what}{ask}",
+                evidence={
+                    "n": pair.n,
+                    "difference": pair.difference,
+                    "smallest_detectable": pair.smallest_detectable,
+                    "seeds_needed": needed,
+                    "smallest_p": pair.test.smallest,
+                },
+            )
+        )
+    return found
+
+
+def _first_two(phase: PhaseSummary) -> PairSummary | None:
+    """Return the comparison of the two best arms."""
+    two = set(phase.ranking[:2])
+    return next((pair for pair in phase.pairs if {pair.arm, pair.baseline} == two), None)
+
+
+def best_of_noisy_evaluations(evidence: Evidence) -> list[Remark]:
+    """Arms are compared by their best evaluation, but had a different number of tries, or the noise is like the gap.
+
+    The best of many noisy evaluations is better than the weights are, the more so the more there were. Looks at the
+    distance between evaluations in each arm, and at what the best weights gave when they were measured anew. Phases
+    that differ in this from each other are a fact.
+
+    A false alarm: evaluations without noise of a training that only gets better; then the grids still differ, and the
+    finer one finds its best more exactly.
+    """
+    found = []
+    grids: dict[str, dict[str, int]] = {}
+    for phase in evidence.best_scored():
+        results = evidence.of_phase(phase.name)
+        grid = {arm: _spacing(list(its.values())) for arm, its in evidence.by_arm(phase.name).items()}
+        grids[phase.name] = {arm: spacing for arm, spacing in grid.items() if spacing}
+        if len(set(grids[phase.name].values())) > 1:
+            found.append(
+                Remark(
+                    code="best-of-noisy-evaluations",
+                    phase=phase.name,
+                    subject="evaluation grid",
+                    severity="warning",
+                    summary="arms are compared by their best evaluation, but were evaluated every "
+                    + listed(f"{spacing} updates ({arm})" for arm, spacing in grids[phase.name].items()),
+                    evidence={"spacing": grids[phase.name]},
+                )
+            )
+        found += _noise_like_the_gap(phase, results, evidence)
+    every = {name: sorted(set(its.values())) for name, its in grids.items() if its}
+    if len({tuple(spacings) for spacings in every.values()}) > 1:
+        found.append(
+            Remark(
+                code="best-of-noisy-evaluations",
+                subject="evaluation grids of the phases",
+                severity="info",
+                summary="bests of different phases are not comparable, for they were evaluated every "
+                + listed((f"{'/'.join(map(str, its))} updates ({name})" for name, its in every.items()), shown=8),
+                evidence={"spacing": every},
+            )
+        )
+    return found
+
+
+def _noise_like_the_gap(phase: PhaseSummary, results: Sequence[TrialResult], evidence: Evidence) -> list[Remark]:
+    known = [value for value in map(optimism, results) if math.isfinite(value)]
+    pair = _first_two(phase)
+    if pair is None or not known or (pair.compared and pair.identical == pair.compared):
+        return []
+    noise = evidence.noise if math.isfinite(evidence.noise) else 0.0
+    lucky, gap = mean(known), abs(pair.difference)
+    size = max(noise, lucky)
+    if size <= 0.0 or 2 * size < gap or (math.isfinite(phase.spread) and 2 * size < phase.spread):
+        return []
+    again: dict[str, list[float]] = {}
+    for result in results:
+        again.setdefault(result.trial.arm, []).extend(v for v in result.evaluations_again if math.isfinite(v))
+    means = {arm: mean(values) for arm, values in again.items() if values}
+    order = sorted(means, key=lambda arm: -evidence.sign * means[arm])
+    return [
+        Remark(
+            code="best-of-noisy-evaluations",
+            phase=phase.name,
+            subject=f"{pair.arm} against {pair.baseline}",
+            severity="warning",
+            summary=f"the best evaluation is {number(lucky)} better than the same weights measured anew (noise "
+            f"{number(noise)}), and the two best arms are only {number(gap)} apart; measured anew the order is "
+            + listed(f"{arm} {number(means[arm])}" for arm in order),
+            evidence={"optimism": lucky, "noise": noise, "gap": gap, "again": means},
+        )
+    ]
+
+
+def _spacing(results: Sequence[TrialResult]) -> int:
+    """Return the usual number of updates between two evaluations; 0 where it is unknown."""
+    steps = Counter(
+        later - earlier
+        for result in results
+        for (earlier, _), (later, _) in zip(result.points, result.points[1:], strict=False)
+        if later > earlier
+    )
+    return max(sorted(steps), key=lambda step: steps[step], default=0)
+
+
+def scores_mixed(evidence: Evidence) -> list[Remark]:
+    """Some phases score a run by its best evaluation and some by its last, or the two give another winner.
+
+    Numbers of such phases stand in one table and cannot be compared: the best one is never worse.
+
+    A false alarm: arms that are close change places by chance; so they must differ both ways by more than twice the
+    standard error, or it is only a fact where a phase has one seed an arm.
+    """
+    found = []
+    scores = {phase.name: phase.score for phase in evidence.phases if phase.ranking}
+    if len(set(scores.values())) > 1:
+        by: dict[str, list[str]] = {}
+        for name, score in scores.items():
+            by.setdefault(score, []).append(name)
+            score: [name for name, its in scores.items() if its == score] for score in sorted(set(scores.values()))
+        }
+        found.append(
+            Remark(
+                code="scores-mixed",
+                subject="phases",
+                severity="warning",
+                summary="phases are scored differently, so their numbers cannot be compared: "
+                + "; ".join(f"by the {score} evaluation {listed(names)}" for score, names in by.items()),
+                evidence=dict(by),
+            )
+        )
+    for phase in evidence.phases:
+        turned = [
+            (one.name, other.name)
+            for one, other in combinations([arm for arm in phase.arms if arm.n], 2)
+            if _turned(one.best - other.best, one.final - other.final, _least(phase, one.n, other.n))
+        ]
+        leader = {way: _leader(phase, way, evidence.sign) for way in ("best", "final")}
+        if not turned or leader["best"] == leader["final"]:
+            continue
+        found.append(
+            Remark(
+                code="scores-mixed",
+                phase=phase.name,
+                subject=f"{leader['best']}, {leader['final']}",
+                severity="warning" if math.isfinite(phase.spread) else "info",
+                summary=f"by the best evaluation {leader['best']} wins, by the last one {leader['final']}; "
+                f"{len(turned)} pairs of arms change places",
+                evidence={"winner_by_best": leader["best"], "winner_by_final": leader["final"], "turned": turned},
+            )
+        )
+    return found
+
+
+def _least(phase: PhaseSummary, n: int, m: int) -> float:
+    return 2.0 * phase.spread * math.sqrt(1 / n + 1 / m) if math.isfinite(phase.spread) else 0.0
+
+
+def _turned(by_best: float, by_final: float, least: float) -> bool:
+    return abs(by_best) > least and abs(by_final) > least and by_best * by_final < 0.0
+
+
+def _leader(phase: PhaseSummary, way: str, sign: float) -> str:
+    known = [arm for arm in phase.arms if arm.n and math.isfinite(getattr(arm, way))]
+    return max(known, key=lambda arm: (sign * getattr(arm, way), arm.name)).name if known else ""
+
+
+def start_not_controlled(evidence: Evidence) -> list[Remark]:
+    """The metric before training decides the best one, or runs that load one checkpoint start at different places.
+
+    Either way the result tells where a run began and not what its settings do; look at the loading of weights first.
+    Seeds count once, however many arms share them. Needs the metric before the first update.
+
+    A false alarm: a new head on loaded weights does start at different places; then the start is the head's. A strong
+    correlation of few seeds by chance: so there must be six, and a 99 % interval must keep away from 0.
+    """
+    found = []
+    for phase in evidence.phases:
+        by_arm = evidence.by_arm(phase.name)
+        by_seed: dict[int, list[TrialResult]] = {}
+        for its in by_arm.values():
+            for seed, result in its.items():
+                if math.isfinite(result.start) and math.isfinite(result.best):
+                    by_seed.setdefault(seed, []).append(result)
+        starts = [mean([result.start for result in by_seed[seed]]) for seed in sorted(by_seed)]
+        bests = [mean([result.best for result in by_seed[seed]]) for seed in sorted(by_seed)]
+        r = correlation(starts, bests, level=SURE)
+        if r.n >= PAIRS_FOR_A_TEST and abs(r.r) >= DECIDED and r.interval.known and not r.interval.holds(0.0):
+            found.append(
+                Remark(
+                    code="start-not-controlled",
+                    phase=phase.name,
+                    subject="start and best",
+                    severity="warning",
+                    summary=f"the metric before training decides the best one: r = {r.r:.2f} (99 % interval "
+                    f"{interval(r.interval)}, {r.n} seeds); check the loading of weights and the first loss",
+                    evidence={"r": r.r, "low": r.interval.low, "high": r.interval.high, "n": r.n},
+                )
+            )
+        for arm, its in by_arm.items():
+            found += _starts_apart(phase, arm, [its[seed] for seed in sorted(its)], evidence.noise)
+    return found
+
+
+def _starts_apart(phase: PhaseSummary, arm: str, results: Sequence[TrialResult], noise: float) -> list[Remark]:
+    loaded = {
+        key: value
+        for key, value in phase.arm(arm).settings.items()
+        if isinstance(value, str) and value and ("checkpoint" in key or value.startswith("checkpoint:"))
+    }
+    starts = [result.start for result in results if math.isfinite(result.start)]
+    spread = spread_of_starts(results)
+    if not loaded or len(starts) < 3:
+        return []
+    size = max(abs(middle(starts)), *(abs(result.best) for result in results if math.isfinite(result.best)))
+    if not spread > max(5.0 * noise if math.isfinite(noise) else 0.0, STARTS_APART * size):
+        return []
+    return [
+        Remark(
+            code="start-not-controlled",
+            phase=phase.name,
+            subject=arm,
+            severity="warning",
+            summary=f"{arm}: {len(starts)} runs load one checkpoint ({', '.join(loaded)}) and start between "
+            f"{number(min(starts))} and {number(max(starts))} (sd {number(spread)}); some weights were not loaded",
+            evidence={"starts": starts, "sd": spread, "settings": dict(loaded), "noise": noise},
+        )
+    ]
+
+
+def stopping_harms_late_starters(evidence: Evidence) -> list[Remark]:
+    """Early stopping ended runs that would have become better, those with a bad start above all.
+
+    Seen in two ways. On one seed an arm was stopped, and another arm that took the same steps until then went on and
+    became better, by more than noise. Or in one phase runs with a worse start are at their best later (rank correlation
+    with its interval above 0), and some of them later than where other runs of the sweep were stopped.
+
+    A false alarm: an arm that learns slowly by its settings; so in the first way both must be one training until the
+    stop, and in the second only seeds are compared.
+    """
+    found = []
+    for phase in evidence.phases:
+        by_arm = evidence.by_arm(phase.name)
+        harmed: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for stopped, longer in ((a, b) for a in by_arm for b in by_arm if a != b):
+            for seed in sorted(set(by_arm[stopped]) & set(by_arm[longer])):
+                one, other = by_arm[stopped][seed], by_arm[longer][seed]
+                gain = _gain_after(one, other, evidence)
+                if gain > 0.0:
+                    harmed.setdefault((stopped, longer), []).append({"seed": seed, "stopped": one.steps, "gain": gain})
+        found += [
+            Remark(
+                code="stopping-harms-late-starters",
+                phase=phase.name,
+                subject=stopped,
+                severity="warning",
+                summary=f"{stopped} was stopped after {listed(str(one['stopped']) for one in its)} updates; {longer}, "
+                f"the same training until then, went on and became better by {number(max(one['gain'] for one in its))} "
+                f"on {len(its)} of {len(set(by_arm[stopped]) & set(by_arm[longer]))} seeds",
+                evidence={"arm": stopped, "longer": longer, "seeds": its},
+            )
+            for (stopped, longer), its in harmed.items()
+        ]
+        found += _late_ones(phase, evidence)
+    return found
+
+
+def _gain_after(stopped: TrialResult, longer: TrialResult, evidence: Evidence) -> float:
+    """Return by how much a run became better after the point where its twin was stopped; 0 if not, or not known."""
+    if stopped.status != "stopped" or not stopped.points or longer.steps <= stopped.steps:
+        return 0.0
+    end = stopped.points[-1][0]
+    if evidence.trajectories.same_weights_at(stopped, longer, end) is False:
+        return 0.0
+    ours = dict(longer.points)
+    if any(ours.get(step, value) != value for step, value in stopped.points):
+        return 0.0
+    later = [evidence.sign * value for step, value in longer.points if step > end and math.isfinite(value)]
+    gain = max(later, default=-math.inf) - evidence.sign * stopped.best
+    return gain if gain > margin_of(longer, evidence.noise) else 0.0
+
+
+def _late_ones(phase: PhaseSummary, evidence: Evidence) -> list[Remark]:
+    stops = [result.steps for result in evidence.results if result.complete and result.status == "stopped"]
+    runs = [run for run in evidence.of_phase(phase.name) if math.isfinite(run.start) and math.isfinite(run.best)]
+    by_seed: dict[int, list[TrialResult]] = {}
+    for run in runs:
+        by_seed.setdefault(run.trial.seed, []).append(run)
+    if not stops or len(by_seed) < PAIRS_FOR_A_TEST:
+        return []
+    badness = [mean([-evidence.sign * run.start for run in by_seed[seed]]) for seed in sorted(by_seed)]
+    peaks = [mean([run.best_step for run in by_seed[seed]]) for seed in sorted(by_seed)]
+    r = correlation(badness, peaks, "spearman")
+    end, usual = middle(stops), middle([-evidence.sign * run.start for run in runs])
+    late = [run for run in runs if -evidence.sign * run.start > usual and _later_gain(run, end, evidence) > 0.0]
+    if not late or not r.r >= OFTEN or not r.interval.low > 0.0:
+        return []
+    return [
+        Remark(
+            code="stopping-harms-late-starters",
+            phase=phase.name,
+            subject=listed(f"seed {run.trial.seed}" for run in late),
+            severity="warning",
+            summary=f"runs with a bad start peak late (rank correlation {r.r:.2f} {interval(r.interval)}, {r.n} seeds)"
+            f": {len(late)} of {len(runs)} became better after update {number(end)}, where half of the "
+            f"{len(stops)} stopped runs had ended; the latest peaked at {max(run.best_step for run in late)}",
+            evidence={
+                "r": r.r,
+                "low": r.interval.low,
+                "stops": sorted(stops),
+                "late": [(run.trial.arm, run.trial.seed, run.start, run.best_step) for run in late],
+            },
+        )
+    ]
+
+
+def _later_gain(run: TrialResult, end: float, evidence: Evidence) -> float:
+    """Return by how much a run became better after `end` updates; 0 where that is noise."""
+    values = [(step, evidence.sign * value) for step, value in run.points if math.isfinite(value)]
+    before = max((value for step, value in values if step <= end), default=-math.inf)
+    gain = max((value for step, value in values if step > end), default=-math.inf) - before
+    return gain if gain > margin_of(run, evidence.noise) else 0.0
+
+
+def conclusion_from_a_frozen_part(evidence: Evidence) -> list[Remark]:
+    """Runs of an arm were trained with a part that was random and frozen, so their result says nothing about the arm.
+
+    Read from the findings of the runs.
+
+    A false alarm: a fixed random projection that is meant; the finding itself can then be silenced with a reason.
+    """
+    found = []
+    for phase in evidence.phases:
+        arms: dict[str, list[int]] = {}
+        codes: set[str] = set()
+        for result in evidence.results:
+            hit = {code for code, severity in result.findings if _is_frozen(code, severity)}
+            if result.trial.phase == phase.name and hit:
+                arms.setdefault(result.trial.arm, []).append(result.trial.seed)
+                codes |= hit
+        if arms:
+            runs = sum(map(len, arms.values()))
+            words = listed(f"{arm} (seeds {listed(map(str, sorted(seeds)))})" for arm, seeds in arms.items())
+            found.append(
+                Remark(
+                    code="conclusion-from-a-frozen-part",
+                    phase=phase.name,
+                    subject=listed(arms),
+                    severity="error",
+                    summary=f"{runs} runs trained around a part that was random and frozen: {words}; "
+                    f"what they show is no property of these arms ({', '.join(sorted(codes))})",
+                    evidence={"arms": {arm: sorted(seeds) for arm, seeds in arms.items()}, "codes": sorted(codes)},
+                )
+            )
+    return found
+
+
+def _is_frozen(code: str, severity: str) -> bool:
+    return code in FROZEN_CODES or (code.startswith("frozen") and severity in ("error", "fatal"))
+
+
+REMARKS: tuple[Rule, ...] = (
+    conclusion_from_a_frozen_part,
+    setting_without_effect,
+    identical_until_the_peak,
+    too_few_seeds,
+    best_of_noisy_evaluations,
+    scores_mixed,
+    start_not_controlled,
+    stopping_harms_late_starters,
+    *hygiene.RULES,
+)

@@ -1,0 +1,50 @@
+"""Numbers and counts as the words of verdicts and remarks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from trimtab.statistics import Interval
+
+SHOWN = 4
+"""So many names are spelled out; the rest is a number."""
+
+
+def number(value: float, width: float = math.nan) -> str:
+    """Return a number with four significant digits, or with as many decimals as show two digits of `width`."""
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "infinite" if value > 0 else "-infinite"
+    if not math.isfinite(width) or width <= 0.0:
+        return f"{value:.4g}"
+    decimals = min(8, max(0, 1 - math.floor(math.log10(width))))
+    return f"{value:.{decimals}f}"
+
+
+def interval(one: Interval) -> str:
+    """Return "[0.012, 0.050]", or words where it has no ends."""
+    if not one.known:
+        return "no interval"
+    width = one.high - one.low
+    return f"[{number(one.low, width)}, {number(one.high, width)}]"
+
+
+def probability(p: float) -> str:
+    """Return "p = 0.031", or "p < 0.0001"."""
+    return "p < 0.0001" if p < 0.0001 else f"p = {p:.2g}"
+
+
+def listed(names: Iterable[str], shown: int = SHOWN) -> str:
+    """Return "a, b, c", with how many more there are where there are many."""
+    every = list(names)
+    more = len(every) - shown
+    return ", ".join(every if more <= 0 else [*every[:shown], f"{more} more"])
+
+
+def middle(values: Sequence[float]) -> float:
+    """Return the median; NaN for none."""
+    ordered = sorted(values)
+    half = len(ordered) // 2
+    if not ordered:
+        return math.nan
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
