@@ -127,15 +127,19 @@ class _OfSystem:
         self._guard = _condition(job)
 
     def run(self) -> TrialResult:
-        import trimtab
+        from trimtab.config import as_dict
         from trimtab.sweep.plan import overrides_of
         from trimtab.sweep.settle import system_of
+        from trimtab.train import resolve, train
 
         job = self.job
-        run = trimtab.train(
-            system_of(job.trial.target),
-            preset=job.trial.preset or None,
-            overrides=overrides_of(job.settings()),
+        system, preset = system_of(job.trial.target), job.trial.preset or None
+        overrides = overrides_of(job.settings())
+        config = as_dict(resolve(system, preset=preset, overrides=overrides))
+        run = train(
+            system,
+            preset=preset,
+            overrides=overrides,
             seed=job.trial.seed,
             root=job.runs,
             name=name_of(job),
@@ -147,13 +151,11 @@ class _OfSystem:
         )
         train_cpu_seconds = time.process_time() - self._built_at
         self._progress.write(self._steps, self.points, now=True)
-        result = replace(
-            _told_by(run, self.so_far("")), train_cpu_seconds=train_cpu_seconds,
-            config_hash=hash_of(run.config().get("config", {})),
-        )  # fmt: skip
+        result = _told_by(run, self.so_far(""))
+        result = replace(result, train_cpu_seconds=train_cpu_seconds, config_hash=hash_of(config))
         if job.metric and not self.points and result.status != "failed":
             return replace(result, status="failed", error=_missing(job.metric, self.others))
-        return replace(result, **self._keep_best(run, result))
+        return replace(result, **self._keep_best(run, result, config))
 
     def so_far(self, error: str) -> TrialResult:
         return TrialResult(
@@ -209,7 +211,7 @@ class _OfSystem:
             self._state = TrainingState({"model": self.training.model}, None, self.training.parts)
         self._best = self._state.capture(self._best)
 
-    def _keep_best(self, run: Run, result: TrialResult) -> dict[str, Any]:
+    def _keep_best(self, run: Run, result: TrialResult, config: Mapping[str, Any]) -> dict[str, Any]:
         """Put the best weights back, evaluate them anew and store them; return what the result says of it."""
         training, state, best = self.training, self._state, self._best
         if training is None or state is None or best is None:
@@ -221,9 +223,9 @@ class _OfSystem:
             state.restore(best, data=False)
             name = self.metric.removeprefix("validation/")
             again = tuple(float(training.evaluate()[name]) for _ in range(int(self.job.options.get("again", AGAIN))))
-        facts = {
+        facts: dict[str, Any] = {
             "metrics": {self.metric: Measured(value=self._best_value, noise=_noise((self._best_value, *again)))},
-            "config": run.config().get("config", {}), "seed": self.job.trial.seed, "step": result.best_step,
+            "config": config, "seed": self.job.trial.seed, "step": result.best_step,
         }  # fmt: skip
         path = run.path / BEST
         try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import gc
+import importlib
 import json
 import logging
 import os
@@ -28,6 +29,8 @@ from typing import Any
 from trimtab.sweep.job import Job
 
 _LINES = 65536
+_IMPORTS = ("trimtab.train", "trimtab.checkpoint", "trimtab.run.models", "torch._dynamo")
+"""What the trials of a System need; torch itself imports the last one when the first optimizer is made."""
 
 
 class Server:
@@ -166,10 +169,10 @@ def _import(target: str) -> None:
     if not target:
         return
     try:
-        import trimtab.checkpoint
-        import trimtab.run.models
-        import trimtab.train  # noqa: F401 - imported for the trials
         from trimtab.sweep.settle import system_of
+
+        for module in _IMPORTS:
+            importlib.import_module(module)
 
         system_of(target)
     except Exception:  # the trial will meet the same error, and say it in its own log
