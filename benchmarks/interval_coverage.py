@@ -15,8 +15,7 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks.stored import load, store
-from trimtab.statistics import t_interval, wilson
-from trimtab.statistics import bca_interval as bca
+from trimtab.statistics import bca_interval, t_interval, wilson
 
 SIZES = (3, 5, 10, 20)
 SAMPLES = 2000
@@ -61,7 +60,7 @@ def coverage(name: str, n: int, samples: int = SAMPLES, seed: int = SEED) -> dic
     for _ in range(samples):
         values = draw(generator, n).tolist()
         held["t"] += t_interval(values).holds(mean)
-        held["bca"] += bca(values, generator=generator).holds(mean)
+        held["bca"] += bca_interval(values, generator=generator).holds(mean)
     return {interval: count / samples for interval, count in held.items()}
 
 

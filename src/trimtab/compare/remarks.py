@@ -308,8 +308,6 @@ def scores_mixed(evidence: Evidence) -> list[Remark]:
         by: dict[str, list[str]] = {}
         for name, score in scores.items():
             by.setdefault(score, []).append(name)
-            score: [name for name, its in scores.items() if its == score] for score in sorted(set(scores.values()))
-        }
         found.append(
             Remark(
                 code="scores-mixed",
