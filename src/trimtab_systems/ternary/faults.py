@@ -9,7 +9,7 @@ from trimtab.system import Fault
 
 MISMATCHED_LOAD = Fault(
     name="mismatched-load",
-    summary="the checkpoint was saved with a dropout in the heads; without one their last layers stay random in silence",
+    summary="the checkpoint was saved with a dropout in the heads; without one, their last layers stay random",
     change={"load": "mismatched"},
     expect=("weights-lost-after-load",),
     causes=("pretrained-weights-not-loaded",),
@@ -61,7 +61,7 @@ OPTIMIZER_REBUILT = Fault(
 
 BETA_ONE_COLLAPSE = Fault(
     name="beta-one-collapse",
-    summary="the divergence counts in full; all operations are equally likely, so a code that carries nothing is optimal",
+    summary="the divergence counts in full; all operations are equally likely, so an empty code is optimal",
     change={"beta": 1.0},
     expect=("latent-unused",),
     causes=("kl-weight-too-strong",),

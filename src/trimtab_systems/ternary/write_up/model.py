@@ -6,6 +6,7 @@ Letters in names: B rows of a batch, D digits, Z latent dimensions, C the 27 cel
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -33,7 +34,7 @@ class Encoder(nn.Module):
     def __init__(self, latent: int, width: int):
         super().__init__()
         widths = (DIGITS, width, max(width // 2, 1), max(width // 4, 1))
-        layers = [(nn.Linear(a, b), nn.ReLU()) for a, b in zip(widths[:-1], widths[1:], strict=True)]
+        layers = [(nn.Linear(a, b), nn.ReLU()) for a, b in pairwise(widths)]
         self.layers = nn.Sequential(*(part for pair in layers for part in pair))
         self.mean = nn.Linear(widths[-1], latent)
         self.log_variance = nn.Linear(widths[-1], latent)

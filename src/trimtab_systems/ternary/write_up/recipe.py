@@ -24,6 +24,7 @@ from trimtab.patience import Patience
 from trimtab.system import Training
 from trimtab_systems.ternary.data import COUNT, batches_in_epoch, operations
 from trimtab_systems.ternary.write_up import base
+from trimtab_systems.ternary.write_up.homeostasis import Homeostasis
 from trimtab_systems.ternary.write_up.losses import Weights
 from trimtab_systems.ternary.write_up.model import Controller, Reads, WriteUpModel
 from trimtab_systems.ternary.write_up.schedule import Schedule, ScheduleKind

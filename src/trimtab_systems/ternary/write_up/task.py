@@ -25,7 +25,7 @@ from trimtab_systems.ternary.write_up.losses import (
     reconstruction_loss,
     variances,
 )
-from trimtab_systems.ternary.write_up.model import Controller, Projection, WriteUpModel
+from trimtab_systems.ternary.write_up.model import Controller, WriteUpModel
 
 RadiusLoss = Literal["band", "level-mean", "none"]
 
