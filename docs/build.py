@@ -28,6 +28,7 @@ KINDS = {
     "hypothesis": ("hypotheses", "Hypotheses", "Causes, and what each finding says for or against them."),
     "sensor": ("sensors", "Sensors", "Quantities that are measured."),
     "action": ("actions", "Actions", "What can be done about a finding, when asked for."),
+    "probe": ("probes", "Probes", "Claims about a training, tested on copies of it before it runs."),
     "stabilizer": ("stabilizers", "Stabilizers", "Parts for a model or a loop that keep it in range from the start."),
 }
 """Kind -> (stem of its page, title, one line)."""
@@ -89,6 +90,10 @@ _HOW_TO_READ = {
     "action": (
         ' An action is used only where `respond` names it; `respond="safe"` names those of [a table](#what-safe-does).'
     ),
+    "probe": (
+        " `trimtab check` runs them: [how to check a training before it runs](../how-to/check-before-training.md). A "
+        "setting is a field of the probe: `StartIsGoodEnough(seeds=20)`."
+    ),
     "stabilizer": (
         " They are put in by hand, and none of them knows of any model: [how to stabilize a model]"
         "(../how-to/stabilize-a-model.md)."
@@ -100,7 +105,7 @@ def _index() -> str:
     body = [
         MADE,
         "# Catalogue",
-        "Everything that Trimtab measures, detects, blames and does, as `trimtab rules` lists it.",
+        "Everything that Trimtab measures, detects, blames, does and tests, as `trimtab rules` lists it.",
         f"The [gallery]({GALLERY}) shows each detector on a real run in which it fired and on one that only looks ill.",
     ]
     for kind, (stem, title, line) in KINDS.items():
@@ -142,7 +147,9 @@ def _hypothesis(entry: Entry) -> Iterable[str]:
         patterns = ", ".join(f"`{pattern}`" for pattern in one.settings)
         yield f"A setting that differs from the last good run counts for it where its key matches {patterns}."
     yield f"**Gate.** {one.gate}."
-    yield f"**What would decide.** Whether {one.probe.replace('-', ' ')} (`{one.probe}`)."
+    there = any(probe.code == one.probe for probe in entries("probe"))
+    link = f"[`{one.probe}`](probes.md#{one.probe})" if there else f"`{one.probe}`"
+    yield f"**What would decide.** Whether {one.probe.replace('-', ' ')} ({link})."
     yield "**What to try.**\n\n" + "\n".join(f"- {remedy.text}{_change(remedy.change)}" for remedy in one.remedies)
 
 
@@ -183,6 +190,16 @@ def _given(action: Any) -> str:
     return f"{type(action).__name__}({changed})"
 
 
+def _probe(entry: Entry) -> Iterable[str]:
+    for heading, text in entry.headings.items():
+        yield f"**{heading}.** {_text(text)}"
+    rows = ((f"`{one.name}`", f"`{_value(one.value)}`", _text(one.text)) for one in entry.thresholds)
+    yield _table(("setting", "default", "meaning"), rows)
+    causes = [one.cause for one in HYPOTHESES if one.probe == entry.code]
+    decides = {"decides": ", ".join(f"[{cause}](hypotheses.md#{cause})" for cause in causes)} if causes else {}
+    yield _facts({"findings": entry.facts["findings"], **decides})
+
+
 def _stabilizer(entry: Entry) -> Iterable[str]:
     for heading, text in entry.headings.items():
         text = _text(text)
@@ -196,7 +213,8 @@ def _stabilizer(entry: Entry) -> Iterable[str]:
 
 
 _DESCRIBE = {
-    "detector": _detector, "hypothesis": _hypothesis, "sensor": _sensor, "action": _action, "stabilizer": _stabilizer,
+    "detector": _detector, "hypothesis": _hypothesis, "sensor": _sensor, "action": _action, "probe": _probe,
+    "stabilizer": _stabilizer,
 }  # fmt: skip
 
 _MEASURED = {

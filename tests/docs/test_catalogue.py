@@ -10,6 +10,7 @@ import pytest
 from trimtab.actions import ACTIONS, safe
 from trimtab.detectors import DETECTORS, GradientsAccumulate
 from trimtab.hypotheses import HYPOTHESES
+from trimtab.probes import PROBES
 from trimtab.report.catalogue import entries, sections
 from trimtab.sensors import SENSORS
 from trimtab.stabilizers import STABILIZERS
@@ -35,6 +36,7 @@ def test_the_stored_pages_are_current(build):
         ("hypotheses", [hypothesis.cause for hypothesis in HYPOTHESES]),
         ("sensors", [sensor.name for sensor in SENSORS]),
         ("actions", [action.name for action in ACTIONS]),
+        ("probes", [probe.claim for probe in PROBES]),
         ("stabilizers", [entry.code for entry in entries("stabilizer")]),
     ],
 )
@@ -112,11 +114,11 @@ def test_a_changed_page_and_a_page_too_many_are_noticed_and_mended(build, tmp_pa
     assert write() == sorted(build["pages"]())
     assert stale() == []
     (tmp_path / "catalogue" / "actions.md").write_text("# Actions\n", encoding="utf-8")
-    (tmp_path / "catalogue" / "probes.md").write_text("# Probes\n", encoding="utf-8")
-    assert stale() == ["actions.md", "probes.md"]
-    assert write() == ["actions.md", "probes.md"]
+    (tmp_path / "catalogue" / "runs.md").write_text("# Runs\n", encoding="utf-8")
+    assert stale() == ["actions.md", "runs.md"]
+    assert write() == ["actions.md", "runs.md"]
     assert stale() == []
-    assert not (tmp_path / "catalogue" / "probes.md").exists()
+    assert not (tmp_path / "catalogue" / "runs.md").exists()
 
 
 def test_the_readme_counts_what_there_is():

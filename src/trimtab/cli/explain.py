@@ -19,7 +19,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def _explain(
-    code: Annotated[str, typer.Argument(metavar="CODE", help="The code of a finding, or the name of a cause.")],
+    code: Annotated[
+        str, typer.Argument(metavar="CODE", help="The code of a finding, the name of a cause, or a claim.")
+    ],
     format: Format = Output.TEXT,
 ) -> int:
     """Say what a rule sees, why it matters, with which thresholds, and which causes it speaks for."""
@@ -44,7 +46,14 @@ def _explain(
     if entry.thresholds:
         rows = [(one.name, show(one.value), one.text) for one in entry.thresholds]
         console.print()
-        console.print(_show.table(["threshold", "default", "meaning"], rows, right=["default"], wrap="meaning"))
+        console.print(
+            _show.table(
+                ["setting" if entry.kind == "probe" else "threshold", "default", "meaning"],
+                rows,
+                right=["default"],
+                wrap="meaning",
+            )
+        )
     if entry.causes:
         weights = [(cause, f"{decibans:+g} dB", when) for cause, decibans, when in entry.causes]
         console.print()

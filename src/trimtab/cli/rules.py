@@ -21,11 +21,11 @@ def add_to(app: typer.Typer) -> None:
 
 def _rules(
     kind: Annotated[
-        str | None, typer.Argument(metavar="KIND", help="detector, sensor, hypothesis, action or stabilizer; all.")
+        str | None, typer.Argument(metavar="KIND", help="detector, sensor, hypothesis, action, probe, stabilizer; all.")
     ] = None,
     format: Format = Output.TEXT,
 ) -> int:
-    """List what Trimtab measures, detects, blames and does, with one line for each."""
+    """List what Trimtab measures, detects, blames, does and tests, with one line for each."""
     from trimtab.cli import _show
     from trimtab.report.catalogue import entries
 

@@ -1,4 +1,4 @@
-"""The catalogues as texts: what each detector, sensor, hypothesis, action and stabilizer says about itself.
+"""The catalogues as texts: what each detector, sensor, hypothesis, action, probe and stabilizer says about itself.
 
 Everything is read from the sources with `ast`, so that listing and explaining never imports torch; the values of
 thresholds and weights come from the detectors and hypotheses themselves, which do not need it.
@@ -20,7 +20,7 @@ from trimtab.detectors import DETECTORS
 from trimtab.errors import UserError, nearest
 from trimtab.hypotheses import HYPOTHESES
 
-KINDS = ("detector", "sensor", "hypothesis", "action", "stabilizer")
+KINDS = ("detector", "sensor", "hypothesis", "action", "probe", "stabilizer")
 """The kinds of plug-ins that are listed."""
 
 _PLURALS = {**{f"{kind}s": kind for kind in KINDS}, "hypotheses": "hypothesis"}
@@ -50,7 +50,7 @@ class Entry:
         code: what it is called.
         summary: its first sentence.
         headings: heading -> text, in the order of the docstring; a docstring without headings has the heading "".
-        thresholds: of a detector.
+        thresholds: of a detector; the settings of a probe.
         causes: of a detector: (cause, decibans, when) for each weight that a hypothesis gives its findings.
         facts: what else there is to say, name -> text.
     """
@@ -81,18 +81,23 @@ def entries(kind: str | None = None) -> tuple[Entry, ...]:
             return tuple(_hypothesis(one) for one in HYPOTHESES)
         case "sensor" | "action":
             return tuple(_from_source(kind))
+        case "probe":
+            return tuple(_probes())
         case "stabilizer":
             return tuple(_stabilizers())
     raise UserError(f"rules: there is no kind {kind!r}.{nearest(kind, KINDS)} Known: {', '.join(KINDS)}")
 
 
 def explain(code: str) -> Entry:
-    """Return the entry of a code: a detector's, a cause's, a sensor's, an action's or a stabilizer's, in this order.
+    """Return the entry of a code: a detector's, a cause's, a sensor's, an action's, a probe's or a stabilizer's.
+
+    The first one counts, in this order; the code of a finding that only a probe gives stands for the probe.
 
     Raises:
         UserError: nothing is called that; the message names the nearest code.
     """
-    known = {entry.code: entry for entry in reversed(entries())}
+    known = {finding: entry for entry in reversed(entries("probe")) for finding in _codes_of(entry)}
+    known |= {entry.code: entry for entry in reversed(entries())}
     if code not in known:
         raise UserError(f"explain: nothing is called {code!r}.{nearest(code, known)} `trimtab rules` lists every code")
     return known[code]
@@ -181,6 +186,46 @@ def _from_source(kind: str) -> list[Entry]:
                 facts=facts,
             )
         )
+    return found
+
+
+def _probes() -> list[Entry]:
+    """Read the probes: their claims, texts and settings from the sources, for they import torch."""
+    found = []
+    for definition, _ in _members("probes", "PROBES"):
+        assert isinstance(definition, ast.ClassDef)
+        documentation = ast.get_docstring(definition) or ""
+        values = _literals(definition)
+        found.append(
+            Entry(
+                kind="probe",
+                code=values["claim"][0],
+                summary=_first(documentation),
+                headings=headings(documentation),
+                thresholds=tuple(
+                    Threshold(name=name, value=value, text=text)
+                    for name, (value, text) in values.items()
+                    if name not in ("claim", "codes")
+                ),
+                facts={"findings": ", ".join(values["codes"][0])},
+            )
+        )
+    return found
+
+
+def _codes_of(entry: Entry) -> list[str]:
+    return entry.facts["findings"].split(", ")
+
+
+def _literals(definition: ast.ClassDef) -> dict[str, tuple[Any, str]]:
+    """Return name -> (default, the text below it) of the fields of a class whose defaults are plain values."""
+    found = {}
+    for node, below in zip(definition.body, [*definition.body[1:], None], strict=True):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
+            text = ""
+            if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+                text = " ".join(str(below.value.value).split())
+            found[node.target.id] = ast.literal_eval(node.value), text
     return found
 
 
