@@ -326,7 +326,7 @@ def _phase(
         other
         for pair in pairs
         for leader, other in ((pair.baseline, pair.arm), (pair.arm, pair.baseline))
-        if ranking and leader == ranking[0] and not pair.better
+        if ranking and leader == ranking[0] and other in ranking and not pair.better
     )
     return PhaseSummary(
         name=one.name,
