@@ -144,11 +144,12 @@ def batch_maker(
     def make(number: int) -> Batch:
         epoch, place = divmod(number, length)
         rows_B = torch.cat([order(epoch)[place * size : (place + 1) * size], always])
-        level_BL = level_NL[rows_B]
-        noise = np.random.default_rng((seed, _NOISE, number)).standard_normal((len(rows_B), latent), dtype=np.float32)
+        level_BL = level_NL.index_select(0, rows_B)
+        generator = np.random.Generator(np.random.SFC64((seed, _NOISE, number)))
+        noise = generator.standard_normal((len(rows_B), latent), dtype=np.float32)
         return Batch(
-            inputs=inputs_NI[rows_B],
-            digits=data.digits[rows_B],
+            inputs=inputs_NI.index_select(0, rows_B),
+            digits=data.digits.index_select(0, rows_B),
             level=level_BL,
             share=level_shares(level_BL),
             noise=torch.from_numpy(noise),

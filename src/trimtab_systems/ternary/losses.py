@@ -59,9 +59,18 @@ def wide_bands(gap: float) -> Bands:
     return Bands((edges[:-1] + edges[1:]) / 2, (edges[:-1] - edges[1:]) / 2 - WIDE_MARGIN, gap)
 
 
-def reconstruction_loss(logits_BDV: torch.Tensor, digits_BD: torch.Tensor) -> torch.Tensor:
+def reconstruction_loss(logits_BVD: torch.Tensor, digits_BD: torch.Tensor) -> torch.Tensor:
     """Return the mean cross-entropy of an operation, the sum over its digits, in nats; chance is 9 ln 3."""
-    return F.cross_entropy(logits_BDV.flatten(0, 1), digits_BD.flatten()) * digits_BD.shape[1]
+    return F.cross_entropy(logits_BVD, digits_BD) * digits_BD.shape[1]
+
+
+def reconstructed(logits_BVD: torch.Tensor, digits_BD: torch.Tensor) -> torch.Tensor:
+    """Return which rows have all their digits as the most likely ones, (B,); their share is the coverage.
+
+    It is asked of codes of given operations. Never count distinct strings among samples of the prior instead: a
+    decoder that was not trained at all reaches 99.97 % of all operations with 195,000 of those.
+    """
+    return (logits_BVD.max(1).indices == digits_BD).all(-1)  # argmax says the same and takes 15 times as long
 
 
 def divergence(code: Code, prior: float) -> torch.Tensor:

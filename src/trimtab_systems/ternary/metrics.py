@@ -1,4 +1,4 @@
-"""How well a radius tells the level of each operation, and how much of each is reconstructed.
+"""How well a radius tells the level of each operation.
 
 The radius shall fall as the level rises: level 0 outermost. All measures of order are negative when it does, so lower
 is better. Nothing here draws random numbers; what was sampled is measured by its caller and named so.
@@ -90,8 +90,7 @@ def radial_metrics(level_N: Array, radius_N: Array, curvature: float) -> RadialM
             f"got {radius_N.min()} to {radius_N.max()}"
         )
     beyond_N = 2 / math.sqrt(curvature) * np.arctanh(np.minimum(share_N, 1 - np.finfo(np.float64).eps))
-    rank_N = midranks(radius_N)
-    hierarchy = _correlation(midranks(level_N), rank_N)
+    hierarchy = spearman(level_N, radius_N)
     counts_L = np.bincount(level_N)
     present = np.flatnonzero(counts_L)
     d_LL = separation(level_N, radius_N)
@@ -165,15 +164,6 @@ def deviation_within(level_N: Array, radius_N: Array) -> Array:
     means_L = np.bincount(level_N, radius_N) / counts_L
     deviation: Array = np.sqrt(np.bincount(level_N, (radius_N - means_L[level_N]) ** 2) / counts_L)
     return deviation
-
-
-def coverage(digits_ND: Array, logits_NDV: Array) -> float:
-    """Return the share of operations all of whose digits are the most likely ones.
-
-    It counts decoded codes of given operations. Never count distinct strings among samples of the prior instead: a
-    decoder that was not trained at all reaches 99.97 % of all operations with 195,000 of those.
-    """
-    return float((logits_NDV.argmax(-1) == digits_ND).all(-1).mean())
 
 
 # --- what is possible -----------------------------------------------------------------------------

@@ -9,7 +9,6 @@ import math
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from trimtab_systems.ternary.data import DIGITS, VALUES
@@ -37,8 +36,8 @@ class Code(NamedTuple):
 class TernaryModel(nn.Module):
     """Encode digits as a point of the ball, and decode its tangent vector to digits.
 
-    Encoder: I -> H -> H (SiLU), then heads for the direction (Z, made a unit vector), the radius (1, a sigmoid times
-    `max_radius`) and log sigma (Z). Decoder: Z -> H -> H -> 27 (SiLU); it reads log_0 of the point.
+    Encoder: I -> H -> H (hard swish), then one layer for the direction (Z, a unit vector), the radius (1, a sigmoid
+    times `max_radius`) and log sigma (Z). Decoder: Z -> H -> H -> 27 (hard swish); it reads log_0 of the point.
 
     Args:
         hidden: H.
@@ -65,25 +64,29 @@ class TernaryModel(nn.Module):
         super().__init__()
         self.curvature, self.max_radius, self.posterior = curvature, max_radius, posterior
         inputs = DIGITS if raw_input else DIGITS * VALUES
-        self.encoder = nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU())
-        self.direction, self.radius, self.log_sigma = (nn.Linear(hidden, size) for size in (latent, 1, latent))
+        self.encoder = nn.Sequential(
+            nn.Linear(inputs, hidden), nn.Hardswish(), nn.Linear(hidden, hidden), nn.Hardswish()
+        )
+        self.latent = latent
+        self.heads = nn.Linear(hidden, latent + 1 + latent)
         self.decoder = nn.Sequential(
             nn.Linear(latent, hidden),
-            nn.SiLU(),
+            nn.Hardswish(),
             nn.Linear(hidden, hidden),
-            nn.SiLU(),
+            nn.Hardswish(),
             nn.Linear(hidden, DIGITS * VALUES),
         )
-        nn.init.zeros_(self.log_sigma.weight)
-        nn.init.constant_(self.log_sigma.bias, math.log(sigma))
+        nn.init.zeros_(self.heads.weight[-latent:])
+        nn.init.constant_(self.heads.bias[-latent:], math.log(sigma))
 
     def encode(self, input_BI: torch.Tensor) -> Code:
         """Return the posterior of each row."""
-        features_BH = self.encoder(input_BI)
-        share_B1 = self.max_radius * torch.sigmoid(self.radius(features_BH))
+        heads_BH = self.heads(self.encoder(input_BI))
+        direction_BZ, radius_B1, log_sigma_BZ = heads_BH.split((self.latent, 1, self.latent), dim=-1)
+        share_B1 = self.max_radius * torch.sigmoid(radius_B1)
         length_B1 = torch.atanh(share_B1) / math.sqrt(self.curvature)
-        mean_BZ = F.normalize(self.direction(features_BH), dim=-1) * length_B1
-        return Code(mean_BZ, self.log_sigma(features_BH).clamp(*SIGMA_LOGS), share_B1.squeeze(-1))
+        mean_BZ = direction_BZ * (length_B1 / torch.linalg.vector_norm(direction_BZ, dim=-1, keepdim=True))
+        return Code(mean_BZ, log_sigma_BZ.clamp(*SIGMA_LOGS), share_B1.squeeze(-1))
 
     def sample(self, code: Code, noise_BZ: torch.Tensor) -> torch.Tensor:
         """Return the tangent vector of a draw from each posterior; zero noise gives the mean.
@@ -99,12 +102,12 @@ class TernaryModel(nn.Module):
         return log_0(mobius_add(exp_0(code.mean, c), exp_0(away_BZ, c), c), c)
 
     def decode(self, tangent_BZ: torch.Tensor) -> torch.Tensor:
-        """Return the logits of the digits, (B, D, V), for tangent vectors at the origin."""
-        logits_BDV: torch.Tensor = self.decoder(tangent_BZ).unflatten(-1, (DIGITS, VALUES))
-        return logits_BDV
+        """Return the logits of the digits, (B, V, D), for tangent vectors at the origin."""
+        logits_BVD: torch.Tensor = self.decoder(tangent_BZ).view(-1, VALUES, DIGITS)
+        return logits_BVD
 
     def decode_point(self, point_BZ: torch.Tensor) -> torch.Tensor:
-        """Return the logits of the digits, (B, D, V), for points of the ball."""
+        """Return the logits of the digits, (B, V, D), for points of the ball."""
         return self.decode(log_0(point_BZ, self.curvature))
 
     def point(self, code: Code) -> torch.Tensor:
