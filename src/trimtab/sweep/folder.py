@@ -80,6 +80,19 @@ class StoredSweep:
         """What was declared of each phase, for `trimtab.compare.summarize`."""
         return facts_of(self.plan)
 
+    def losses(self, result: TrialResult) -> list[float]:
+        """Return the training loss of every update of a trial, in order; empty where its run cannot be read."""
+        from trimtab.run import Run
+
+        if not result.run:
+            return []
+        try:
+            rows = list(Run(self.path / RUNS / result.run).rows())
+        except UserError:
+            return []
+        losses = [row.values.get("loss") for row in rows if "backward_calls" in row.values]
+        return [loss for loss in losses if isinstance(loss, float)]
+
 
 def facts_of(plan: Plan) -> dict[str, PhaseFacts]:
     """Return what a plan declares of each phase, for `trimtab.compare.summarize`."""

@@ -70,20 +70,20 @@ class Outline:
         phase: of the plan.
         trials: how many it has; the most it can have where arms are searched.
         counts: status -> trials, for those that are stored.
-        again: how many failed ones will be run again.
+        ended: those that have ended and are not run again.
         open: whether its trials can be named only when earlier phases have ended, or are searched.
     """
 
     phase: Phase
     trials: int
     counts: Mapping[str, int]
-    again: int
+    ended: tuple[TrialResult, ...]
     open: bool
 
     @property
     def skipped(self) -> int:
-        """Trials that have ended and are not run again."""
-        return sum(count for status, count in self.counts.items() if status in ENDED) - self.again
+        """How many have ended and are not run again."""
+        return len(self.ended)
 
 
 class Sweep:
@@ -142,6 +142,15 @@ class Sweep:
         self._options = dict(options or {})
         self._paths = dict(settled.paths)
 
+    @property
+    def script_changed(self) -> bool:
+        """Whether the script is no longer what it was when this sweep was made."""
+        return folders.script_changed(self.path, self.plan)
+
+    def use(self, engine: Engine | None) -> None:
+        """Run the trials on this engine; None for processes of this machine. Whoever made it closes it."""
+        self._engine = engine
+
     def outline(self) -> list[Outline]:
         """Say what `run` would do, phase by phase; nothing is made, and nothing run."""
         stored = self._stored()
@@ -163,7 +172,11 @@ class Sweep:
                     phase=phase,
                     trials=total,
                     counts=counts,
-                    again=counts.get("failed", 0) if self._retry_failed else 0,
+                    ended=tuple(
+                        one
+                        for one in its
+                        if one.status in ENDED and not (self._retry_failed and one.status == "failed")
+                    ),
                     open=not known,
                 )
             )
