@@ -41,8 +41,9 @@ class EveryParameterOnTheLossPathIsTrainedOrLoaded(Base):
     How it tests.
     On the loss path: in a copy every frozen parameter is unfrozen, and the autograd graph of the loss is walked. What
     runs without gradients is asked in another way: its tensors are changed, and the loss is compared.
-    Random: the tensor differs between two copies with different seeds. Where the seed changes nothing at all, it counts
-    as random when no load filled it and its numbers are not all alike; this is weaker and gives a warning.
+    Random: the tensor differs between two copies with different seeds. Where the seed changes nothing at all, not even
+    the first loss, it counts as random when no load filled it and its numbers are not all alike; this is weaker and
+    gives a warning.
     Frozen: it requires no gradient, no schedule of the training ever changes that, and a few updates leave it as it is.
     Buffers are no parameters and are never counted.
     The same graph tells which terms of the loss depend on frozen parameters alone: they are constant, however large.
@@ -110,7 +111,7 @@ class EveryParameterOnTheLossPathIsTrainedOrLoaded(Base):
         moved = {name for name, one in model.named_parameters() if not identical(start[name], one)}
         frozen = [name for name in start if name not in trainable and name not in moved]
 
-        ignored = not seeded
+        ignored = not seeded and self._first_loss(subject, ()) == self._first_loss(subject, (), subject.seed + 1)
         random = seeded if not ignored else {n for n in start if n not in filled and not _constant(start[n])}
         copied = [start[name] for name in trainable]
         candidates = [
@@ -201,8 +202,8 @@ class EveryParameterOnTheLossPathIsTrainedOrLoaded(Base):
         return found
 
     @staticmethod
-    def _first_loss(subject: Subject, changed: Collection[str]) -> str:
-        training = copy_of(subject)
+    def _first_loss(subject: Subject, changed: Collection[str], seed: int | None = None) -> str:
+        training = copy_of(subject, seed)
         with torch.no_grad():
             for name, one in training.model.named_parameters():
                 if name in changed:
