@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from trimtab.cli import check, checkpoint, compare, diagnose, explain, mark, report, rules, runs, train, watch
+from trimtab.cli import check, checkpoint, compare, diagnose, explain, mark, report, rules, runs, sweep, train, watch
 from trimtab.cli._options import examples
 from trimtab.errors import TrimtabError
 
@@ -29,7 +29,7 @@ _app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (watch, diagnose, report, compare, runs, mark, rules, explain, train, check, checkpoint):
+for verb in (watch, diagnose, report, compare, runs, mark, rules, explain, train, sweep, check, checkpoint):
     verb.add_to(_app)
 
 
