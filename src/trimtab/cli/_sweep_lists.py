@@ -50,7 +50,6 @@ def say_outline(sweep: Sweep, outlines: list[Outline], format: Output) -> int:
 def list_sweeps(word: str | None, root: Path, store: str, format: Output) -> int:
     """List the sweeps below a folder, or the trials of one."""
     from trimtab.cli import _show
-    from trimtab.report.page import show
     from trimtab.sweep.folder import find_sweep, is_sweep, read_sweep
 
     if word is not None:
@@ -60,7 +59,7 @@ def list_sweeps(word: str | None, root: Path, store: str, format: Output) -> int
             return 0
         rows = [
             (
-                one.trial.phase, one.trial.arm, str(one.trial.seed), one.status, show(one.best), show(one.final),
+                one.trial.phase, one.trial.arm, str(one.trial.seed), one.status, f"{one.best:.5g}", f"{one.final:.5g}",
                 one.run or one.error or "-",
             )
             for one in stored.results

@@ -22,15 +22,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from trimtab.compare.summary import PhaseFacts
 from trimtab.errors import UserError, nearest
 from trimtab.run.codec import decode, encode
 from trimtab.run.facts import now
 from trimtab.sweep.plan import Plan
 from trimtab.sweep.store import Store
 from trimtab.trial import TrialResult
+
+if TYPE_CHECKING:
+    from trimtab.compare.summary import PhaseFacts
 
 FORMAT = 1
 """The number of the format of sweep.json; a folder of another number is refused."""
@@ -96,6 +98,8 @@ class StoredSweep:
 
 def facts_of(plan: Plan) -> dict[str, PhaseFacts]:
     """Return what a plan declares of each phase, for `trimtab.compare.summarize`."""
+    from trimtab.compare.summary import PhaseFacts
+
     return {
         phase.name: PhaseFacts(score=phase.score, baseline=phase.baseline, bands=dict(phase.bands))
         for phase in plan.phases
