@@ -13,7 +13,7 @@ from trimtab.compare.evidence import Evidence
 from trimtab.compare.summary import Remark
 from trimtab.compare.words import listed, number
 from trimtab.errors import UserError
-from trimtab.trial import COMPLETE, TrialResult
+from trimtab.trial import COMPLETE, Point, TrialResult
 
 
 def arms_do_not_differ(evidence: Evidence) -> list[Remark]:
@@ -144,8 +144,15 @@ def identical_results(evidence: Evidence) -> list[Remark]:
                         evidence={"arm": arm, "seeds": alike},
                     )
                 )
-        runs = [result for its in by_arm.values() for result in its.values()]
-        alike_runs = [(one, other) for one, other in combinations(runs, 2) if _same_numbers(one, other, evidence)]
+        groups: dict[tuple[Point, ...], list[TrialResult]] = {}
+        for result in (result for its in by_arm.values() for result in its.values()):
+            groups.setdefault(result.points, []).append(result)
+        alike_runs = [
+            (one, other)
+            for runs in groups.values()
+            for one, other in combinations(runs, 2)
+            if _trained_differently(one, other, evidence)
+        ]
         if alike_runs:
             one, other = alike_runs[0]
             found.append(
@@ -166,11 +173,11 @@ def _name(result: TrialResult) -> str:
     return f"{result.trial.arm} seed {result.trial.seed}"
 
 
-def _same_numbers(one: TrialResult, other: TrialResult, evidence: Evidence) -> bool:
+def _trained_differently(one: TrialResult, other: TrialResult, evidence: Evidence) -> bool:
+    """Say whether two runs with equal evaluations, of a metric that moves, are two trainings."""
     after = [value for step, value in one.points if step > 0]
     return (
-        one.points == other.points
-        and len(set(after)) > 1
+        len(set(after)) > 1
         and evidence.trajectories.same(one, other) is False
         and not _one_continues(one, other, evidence)
     )

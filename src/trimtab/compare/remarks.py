@@ -50,7 +50,10 @@ def setting_without_effect(evidence: Evidence) -> list[Remark]:
     for phase in evidence.phases:
         by_arm = evidence.by_arm(phase.name)
         same: dict[tuple[str, ...], list[tuple[str, str, int, int, bool]]] = {}
+        hashes = {arm: {result.losses_hash for result in its.values()} - {""} for arm, its in by_arm.items()}
         for one, other in combinations(by_arm, 2):
+            if not hashes[one] & hashes[other]:
+                continue
             shared = sorted(set(by_arm[one]) & set(by_arm[other]))
             pairs = [(by_arm[one][seed], by_arm[other][seed]) for seed in shared]
             known = [(a, b) for a, b in pairs if evidence.trajectories.same(a, b) is not None]
@@ -431,7 +434,8 @@ def stopping_harms_late_starters(evidence: Evidence) -> list[Remark]:
     for phase in evidence.phases:
         by_arm = evidence.by_arm(phase.name)
         harmed: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        for stopped, longer in ((a, b) for a in by_arm for b in by_arm if a != b):
+        cut = [arm for arm, its in by_arm.items() if any(result.status == "stopped" for result in its.values())]
+        for stopped, longer in ((a, b) for a in cut for b in by_arm if a != b):
             for seed in sorted(set(by_arm[stopped]) & set(by_arm[longer])):
                 one, other = by_arm[stopped][seed], by_arm[longer][seed]
                 gain = _gain_after(one, other, evidence)
