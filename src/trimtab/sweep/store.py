@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote_plus
 
 import sqlalchemy as sql
 from sqlalchemy.dialects import postgresql, sqlite
@@ -24,7 +25,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
 from trimtab.errors import UserError
 from trimtab.run.codec import decode, encode
-from trimtab.run.redact import redact_text
+from trimtab.run.redact import names_secret, redact_text
 from trimtab.trial import ENDED, Point, Trial, TrialResult
 
 FORMAT = 1
@@ -435,8 +436,10 @@ def _url(given: str | Path) -> URL:
 def _described(url: URL) -> str:
     if url.drivername == "sqlite":
         return str(url.database)
-    shown = url.set(drivername=url.drivername.partition("+")[0])
-    return redact_text(shown.render_as_string(hide_password=True))
+    hidden = "***"
+    query = {key: hidden if "pass" in key or names_secret(key) else value for key, value in url.query.items()}
+    shown = url.set(drivername=url.drivername.partition("+")[0], query=query)
+    return shown.render_as_string(hide_password=True).replace(quote_plus(hidden), hidden)
 
 
 def _check_file(url: URL, create: bool) -> None:
