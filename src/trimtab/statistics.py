@@ -338,8 +338,9 @@ def probability_of_improvement(
     if n < 2:
         return float(wins.mean()), Interval(math.nan, math.nan, level, method, n)
     own = _own(generator)
-    rows, columns = (own.multinomial(size, np.full(size, 1 / size), RESAMPLES) / size for size in wins.shape)
-    low, high = np.quantile(np.einsum("ri,ij,rj->r", rows, wins, columns), ((1 - level) / 2, (1 + level) / 2))
+    rows, columns = (own.multinomial(size, np.full(size, 1 / size), RESAMPLES).astype(float) for size in wins.shape)
+    shares = np.einsum("ri,ij,rj->r", rows, wins, columns) / wins.size
+    low, high = np.quantile(shares, ((1 - level) / 2, (1 + level) / 2))
     return float(wins.mean()), Interval(float(low), float(high), level, method, n)
 
 
