@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,7 @@ def list_sweeps(word: str | None, root: Path, store: str, format: Output) -> int
         if format is Output.JSON:
             _show.document({"name": stored.name, "trials": [result.as_dict() for result in stored.results]})
             return 0
+        phased = any(one.trial.phase for one in stored.results)
         rows = [
             (
                 one.trial.phase, one.trial.arm, str(one.trial.seed), one.status, f"{one.best:.5g}", f"{one.final:.5g}",
@@ -64,8 +66,9 @@ def list_sweeps(word: str | None, root: Path, store: str, format: Output) -> int
             )
             for one in stored.results
         ]  # fmt: skip
-        headings = ["phase", "arm", "seed", "status", "best", "final", "run"]
-        _show.console().print(_show.table(headings, rows, right=["seed", "best", "final"], wrap="run"))
+        headings = ("phase" if phased else "", "arm", "seed", "status", "best", "final", "run")
+        for line in columns([headings, *rows], right=(2, 4, 5)):
+            print(line)
         if stored.others:
             print(f"and {stored.others} trials of earlier plans under this name")
         return 0
@@ -90,3 +93,19 @@ def list_sweeps(word: str | None, root: Path, store: str, format: Output) -> int
     headings = ["sweep", "target", "trials", "done", "failed", "created (UTC)"]
     _show.console().print(_show.table(headings, rows, right=["trials", "done", "failed"]))
     return 0
+
+
+def columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> Iterator[str]:
+    """Yield rows as lines with their cells below each other; a table of rich takes seconds for a thousand rows.
+
+    Args:
+        rows: the headings first; all of one length.
+        right: places of the columns that are set to the right.
+    """
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    shown = [place for place, width in enumerate(widths) if width]
+    for row in rows:
+        cells = (
+            f"{row[place]:>{widths[place]}}" if place in right else f"{row[place]:<{widths[place]}}" for place in shown
+        )
+        yield "  ".join(cells).rstrip()
