@@ -80,7 +80,7 @@ def render(run: Run, verdict: Verdict) -> str:
     config: Mapping[str, Any] = page.safely(run.config, {}, remarks)
     findings = page.finding_rows(verdict, signals.last)
     causes = page.cause_rows(verdict)
-    text = _environment().get_template("template.html").render(
+    text = environment().get_template("template.html").render(
         run=run,
         facts=run.facts,
         verdict=verdict,
@@ -133,16 +133,17 @@ def prose(text: object) -> Markup:
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """Return what sets the templates of this folder; what a user wrote is text in them, never markup."""
+    made = Environment(
         loader=PackageLoader("trimtab.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["prose"] = prose
-    return environment
+    made.filters["prose"] = prose
+    return made
 
 
 def _drawings(
