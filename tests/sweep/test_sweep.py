@@ -1,26 +1,17 @@
 """A sweep runs what its plan names, once, in order, on any engine, and goes on where it ended."""
 
 import dataclasses
-import json
-import math
-import os
-import signal
-import subprocess
-import sys
 import threading
-import time
-from pathlib import Path
 
 import pytest
 
 from tests.sweep.pretended import Engine, converge, failed, finished, without_time
 from trimtab.errors import UserError
-from trimtab.sweep import Arm, Phase, Plan, Search, Store, Sweep, grid, read_sweep
+from trimtab.sweep import Phase, Plan, Search, Store, Sweep, grid
 from trimtab.sweep.job import Ended
 from trimtab.sweep.space import Real
 
 TOY = "tests.sweep.toy:SYSTEM"
-REPOSITORY = Path(__file__).parents[2]
 
 
 def plan(**changes):
@@ -276,13 +267,15 @@ def test_an_interrupted_search_goes_on_with_the_same_arms(tmp_path):
     )
 
 
-def test_a_pruned_arm_is_stopped_and_its_other_seeds_never_begin(tmp_path):
-    told = Told()
-    engine = Engine(slots=2, looks=200)  # long enough to be looked at
-    results = Sweep(searched("median", arms=9, at_once=1), root=tmp_path, engine=engine, progress=told).run()
+def test_a_pruned_arm_is_stopped_and_its_other_seeds_never_begin(tmp_path, monkeypatch):
+    monkeypatch.setattr("trimtab.sweep.sweep.WATCH_SECONDS", 0.0)
+    engine = Engine(slots=2, looks=2)
+    results = Sweep(searched("median", arms=9, at_once=1), root=tmp_path, engine=engine).run()
     pruned = [one for one in results if one.status == "pruned"]
     assert pruned
-    assert all(one.trial.seed == 0 and one.points[-1][0] in (2, 4) and "pruned after" in one.stop_reason for one in pruned)
+    assert all(
+        one.trial.seed == 0 and one.points[-1][0] in (2, 4) and "pruned after" in one.stop_reason for one in pruned
+    )
     for one in pruned:
         assert [other.trial.seed for other in results if other.trial.arm == one.trial.arm] == [0]
     rates = {one.trial.settings["lr"] for one in pruned}
@@ -291,25 +284,3 @@ def test_a_pruned_arm_is_stopped_and_its_other_seeds_never_begin(tmp_path):
     assert [(one.trial.key, one.status, one.points) for one in fast] == [
         (one.trial.key, one.status, one.points) for one in results
     ]
-
-
-# --- real processes -------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def real(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    monkeypatch.undo_is_dir = None
-
-
-def start(root, *words):
-    code = (
-        "import sys; from tests.sweep.test_sweep import plan; from trimtab.sweep import *\n"
-        "try:\n"
-        "    Sweep(plan(phases=(Phase(arms=grid({'steps': [20_000, 20_001]}), base={'lr': 1e-5}),), seeds=(0, 1)),\n"
-        f"          root={str(root)!r}, name='a', workers=2).run()\n"
-        "except KeyboardInterrupt:\n"
-        "    sys.exit(130)\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-c", code], env=environment)

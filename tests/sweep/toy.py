@@ -1,6 +1,7 @@
 """A System so small that a trial of it takes milliseconds: a number that is moved towards 1."""
 
 import dataclasses
+import time
 
 import torch
 from torch import nn
@@ -14,6 +15,8 @@ class Config:
     steps: int = 4
     crash: bool = False
     """Raise in the middle of the training."""
+    pause: float = 0.0
+    """Seconds before each update."""
     checkpoint: str = ""
     kind: str = "plain"
 
@@ -35,6 +38,7 @@ def build(config, seed):
         for number in range(10**6):
             if config.crash and number == 2:
                 raise RuntimeError("the disk is full")
+            time.sleep(config.pause)
             yield torch.randn(4, generator=generator)
 
     return Training(
