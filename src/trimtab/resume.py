@@ -100,7 +100,8 @@ def config_of(run: Run, system: System) -> Any:
     if system.name != run.facts.system:
         raise UserError(f"run {run.id} trained the system {run.facts.system!r}, not {system.name!r}; leave SYSTEM out")
     stored = run.config().get("config", {})
-    config = plain.of_dict(next(iter(system.presets.values()))(), stored, str(run.path / "config.yaml"))
+    start = system.presets.get(str(run.settings().get("preset")), next(iter(system.presets.values())))
+    config = plain.of_dict(start(), stored, str(run.path / "config.yaml"))
     _same(run, stored, plain.as_dict(config), "the system has other settings today")
     return config
 
