@@ -68,12 +68,20 @@ def copy_of(subject: Subject, seed: int | None = None, config: Any = None) -> Tr
         config: its own by default.
     """
     seed = subject.seed if seed is None else seed
-    torch.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
+    _seed_everything(seed)
     training = subject.make(subject.config if config is None else config, seed)
     training.model.train()
     return training
+
+
+def _seed_everything(seed: int) -> None:
+    """Let the global generators begin with a seed; `torch.manual_seed` would keep a note for a GPU used later."""
+    if torch.cuda.is_initialized() or torch.backends.mps.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
 
 
 def updates(

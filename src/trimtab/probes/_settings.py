@@ -14,6 +14,8 @@ from typing import Any
 
 WHOLE = ("dataclasses", "copy", "copyreg", "pickle", "_pickle", "trimtab.config.plain")
 """Modules that read every field of a dataclass, whether it is used or not."""
+MOST_OPTIONS = 4
+"""So many other options of a choice are tried as what may switch others on."""
 _GENERATED = {"__eq__", "__hash__", "__repr__", "__lt__", "__getstate__", "_dataclass_getstate"}
 
 
@@ -147,12 +149,13 @@ def neighbours(annotation: Any, value: Any, elsewhere: Sequence[Any] = ()) -> li
 def gates(config: Any) -> Iterator[tuple[str, Any]]:
     """Yield the settings that may switch others off now, each with a value that may switch them on.
 
-    These are numbers that are zero, yes-or-no settings, missing ones and choices among words.
+    These are numbers at zero, factors at one, yes-or-no settings, missing ones and choices among words.
     """
     for name in settings_of(config):
         value, annotation = value_of(config, name), annotation_of(config, name)
-        if isinstance(value, bool) or value is None or _literal(annotation) or (_is_number(value) and value == 0):
-            for other in neighbours(annotation, value)[:4]:
+        neutral = (_is_number(value) and value == 0) or (isinstance(value, float) and value == 1.0)
+        if isinstance(value, bool) or value is None or _literal(annotation) or neutral:
+            for other in neighbours(annotation, value)[:MOST_OPTIONS]:
                 yield name, other
 
 

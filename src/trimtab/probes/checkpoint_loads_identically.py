@@ -26,7 +26,6 @@ class _Made:
     `sizes` how many numbers each parameter has.
     """
 
-    everything: dict[str, torch.Tensor]
     tensors: dict[str, torch.Tensor]
     filled: frozenset[str]
     frozen: frozenset[str]
@@ -50,8 +49,8 @@ class CheckpointLoadsIdentically(Base):
     Then what counts are the tensors of the modules into which something was loaded, also those that the load did not
     fill: exactly these may not depend on the seed. A module beside them, such as a head that nothing was loaded into,
     may.
-    For the metrics the weights of each copy are put into a copy of the first seed and evaluated there, so that held-out
-    data and random numbers are the same for all.
+    For the metrics these tensors of each copy are put into a copy of the first seed and evaluated there, so that
+    held-out data, random numbers and everything that was not loaded are the same for all.
 
     What it costs.
     Ten builds, five loads and five evaluations.
@@ -120,18 +119,17 @@ class CheckpointLoadsIdentically(Base):
 
     def _of_checkpoint(self, training: Training) -> _Made:
         tensors = tensors_of(training.model)
-        return self._made(training, tensors, tensors, frozenset(tensors), ())
+        return self._made(training, tensors, frozenset(tensors), ())
 
     def _of_build(self, training: Training, seen: Loads) -> _Made:
         everything, covered = tensors_of(training.model), seen.covered(training.model)
         tensors = {name: value for name, value in everything.items() if name in covered}
         unexpected = tuple(name for one in seen.seen for name in one.unexpected)
-        return self._made(training, everything, tensors, frozenset(seen.filled(training.model)), unexpected)
+        return self._made(training, tensors, frozenset(seen.filled(training.model)), unexpected)
 
     @staticmethod
     def _made(
         training: Training,
-        everything: dict[str, torch.Tensor],
         tensors: dict[str, torch.Tensor],
         filled: frozenset[str],
         unexpected: tuple[str, ...],
@@ -139,7 +137,7 @@ class CheckpointLoadsIdentically(Base):
         parameters = dict(training.model.named_parameters())
         frozen = frozenset(name for name, one in parameters.items() if not one.requires_grad)
         sizes = {name: one.numel() for name, one in parameters.items()}
-        return _Made(everything, tensors, filled, frozen, sizes, unexpected)
+        return _Made(tensors, filled, frozen, sizes, unexpected)
 
     def _metrics(self, subject: Subject, made: list[_Made], clock: Clock) -> list[dict[str, float]]:
         values: list[dict[str, float]] = []
@@ -147,7 +145,7 @@ class CheckpointLoadsIdentically(Base):
             if len(values) >= 2 and clock.left == 0.0:
                 break
             training = copy_of(subject)
-            put_into(training.model, one.everything)
+            put_into(training.model, {name: value for name, value in one.tensors.items() if not self._meant(name)})
             values.append({name: float(value) for name, value in training.evaluate().items()})
         return values
 

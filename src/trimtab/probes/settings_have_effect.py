@@ -32,8 +32,8 @@ Seen = tuple[str, str]
 """Where in a training something was computed, and what it was, to the last bit."""
 
 
-Gate = Literal["no", "zero", "choice", "switch"]
-"""What keeps a setting from acting: nothing known, a number at zero, a choice among words, a yes-or-no."""
+Gate = Literal["no", "neutral", "choice", "switch"]
+"""What keeps a setting from acting: nothing known, a zero or a factor of one, a choice among words, a yes-or-no."""
 
 
 NO_OTHER = "no other value is known for it"
@@ -77,8 +77,9 @@ class SettingsHaveEffect(Base):
     at once (`replace`, `asdict`, a comparison) says nothing of a single one.
     A setting is accused only when nothing differs to the very end. One that no code reads is excused when it is read
     after a yes-or-no, a choice or a zero is changed: it belongs to what is switched off. One that is read without
-    effect is excused when a zero switches it off; it is only told (info) when it belongs to another choice among
-    words, and accused when a yes-or-no silences it. What could not be settled in the budget is listed as unknown.
+    effect is excused when a zero, or a factor of one, keeps it from acting; it is only told (info) when it belongs to
+    another choice among words, and accused when a yes-or-no silences it. What could not be settled in the budget is
+    listed as unknown.
 
     What it costs.
     A build and up to 20 updates for each setting, mostly far fewer; more for those that seem to have no effect.
@@ -292,7 +293,7 @@ class SettingsHaveEffect(Base):
             except Exception:  # noqa: BLE001 - a combination that does not exist
                 continue
             old = value_of(config, gate)
-            kind: Gate = "switch" if isinstance(old, bool) else "zero" if old is None or old == 0 else "choice"
+            kind: Gate = "switch" if isinstance(old, bool) else "choice" if isinstance(old, str) else "neutral"
             for one in waiting:
                 acts = self._acts(subject, on, one, base) if self._read(one, reads) else one.name in there.used
                 if acts:
