@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from benchmarks.cases.case import FaultCase
+from benchmarks.cases.case import FaultCase, head_of
 from benchmarks.cases.training import Batch, Training
 
 LONG = 660
@@ -106,6 +106,21 @@ def labels_of_other_rows(training: Training, onset: int) -> None:
         group["lr"] /= 4
 
 
+def frozen_before_it_learned(training: Training, onset: int) -> None:
+    """The head is frozen at its random start; what comes before it has to learn around it."""
+    head_of(training).requires_grad_(False)
+
+
+def optimizer_made_anew_each_time(training: Training, onset: int) -> None:
+    """The optimizer forgets everything after every 25 updates, as one that is built inside the loop over epochs."""
+
+    def forget(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        if training.step % 25 == 24:
+            optimizer.state.clear()
+
+    training.optimizer.register_step_post_hook(forget)
+
+
 # fmt: off
 LONG_FAULTS: tuple[FaultCase, ...] = (
     FaultCase(
@@ -137,6 +152,15 @@ LONG_FAULTS: tuple[FaultCase, ...] = (
     FaultCase(
         name="labels-of-other-rows", inject=labels_of_other_rows, families=("mlp",), delay_budget=LONG,
         right_codes=("loss-at-chance",), also_true=("loss-not-moving",), right_causes=("data-has-no-signal",),
+    ),
+    FaultCase(
+        name="frozen-before-it-learned", inject=frozen_before_it_learned, families=("mlp", "cnn"), delay_budget=40,
+        wiring=True, right_codes=("random-and-frozen",), right_causes=("frozen-by-mistake",),
+    ),
+    FaultCase(
+        name="optimizer-made-anew-each-time", inject=optimizer_made_anew_each_time, families=("mlp", "gpt"),
+        delay_budget=140, wiring=True, right_codes=("optimizer-state-reset",),
+        right_causes=("optimizer-rebuilt-each-epoch",),
     ),
 )
 """Faults that count in no figure."""

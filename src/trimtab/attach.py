@@ -33,6 +33,10 @@ from trimtab.live import UNSCALED
 log = logging.getLogger("trimtab")
 
 
+Load = tuple[nn.Module, tuple[str, ...], tuple[str, ...], int | None]
+"""What `weights_loaded` is told."""
+
+
 class Points(Protocol):
     """What a listener is told. It changes nothing, unless a response was asked for."""
 
@@ -69,6 +73,24 @@ class Points(Protocol):
         """Hear that this listener raised `error` in the method `where`, and is told nothing more."""
 
 
+class _Hearer:
+    """Listens to loads alone."""
+
+    def __init__(self) -> None:
+        self.loads: list[Load] = []
+
+    def weights_loaded(
+        self, module: nn.Module, missing: Sequence[str], unexpected: Sequence[str], changed: int | None
+    ) -> None:
+        self.loads.append((module, tuple(missing), tuple(unexpected), changed))
+
+    def _pass_over(self, *facts: Any) -> None:
+        """Hear of something else."""
+
+    backward_begins = backward_ended = clipping = unscaled = step_begins = step_ended = step_skipped = _pass_over
+    broke = _pass_over
+
+
 _listeners: list[Points] = []
 _restore: list[Callable[[], None]] = []
 _POINTS = (
@@ -91,6 +113,14 @@ def attached(listener: Points) -> Iterator[None]:
         yield
     finally:
         detach(listener)
+
+
+@contextmanager
+def loads_heard() -> Iterator[list[Load]]:
+    """Collect the loads of weights of the block, for a listener that is attached after it."""
+    hearer = _Hearer()
+    with attached(hearer):
+        yield hearer.loads
 
 
 def listeners() -> tuple[Points, ...]:
@@ -274,6 +304,30 @@ def _wrap_load(original: Any) -> Any:
         return result
 
     return load_state_dict
+
+
+def moved_names(missing: Sequence[str], unexpected: Sequence[str]) -> dict[str, str]:
+    """Return missing name -> unexpected name, for those that are likely one tensor.
+
+    Their names differ in one number, as after a layer was added to a `Sequential` or taken away; or one is the other
+    after a prefix, such as "module.". A new head under another name has no partner.
+    """
+    free = list(unexpected)
+    found: dict[str, str] = {}
+    for name in missing:
+        partner = next((other for other in free if _is_moved(name, other)), None)
+        if partner is not None:
+            free.remove(partner)
+            found[name] = partner
+    return found
+
+
+def _is_moved(name: str, other: str) -> bool:
+    if name.endswith(f".{other}") or other.endswith(f".{name}"):
+        return True
+    here, there = name.split("."), other.split(".")
+    apart = [(a, b) for a, b in zip(here, there, strict=False) if a != b]
+    return len(here) == len(there) and len(apart) == 1 and apart[0][0].isdecimal() and apart[0][1].isdecimal()
 
 
 def _sums(module: nn.Module) -> checksum.Checksums | None:

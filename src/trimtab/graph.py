@@ -167,6 +167,40 @@ def forward_order(root: Any) -> dict[int, int]:
     return {key: rank for rank, key in enumerate(sorted(first_use, key=lambda key: first_use[key]))}
 
 
+def holds(root: Any, tensors: Iterable[torch.Tensor]) -> set[int]:
+    """Return the ids of those tensors whose memory some operation of the graph kept for its backward pass.
+
+    So a frozen weight is seen, which is no leaf of the graph: who passes a gradient on to his input needs it. A frozen
+    bias is not, and neither are frozen layers without a trained one before them.
+    """
+    wanted: dict[int, list[int]] = {}
+    for tensor in tensors:
+        place = _storage(tensor)
+        if place is not None:
+            wanted.setdefault(place, []).append(id(tensor))
+    fields: dict[type, list[str]] = {}
+    found: set[int] = set()
+    for node in walk(root):
+        kind = type(node)
+        if kind not in fields:
+            fields[kind] = [name[len("_saved_") :] for name in dir(kind) if name.startswith("_saved_")]
+        for field in fields[kind]:
+            value = saved(node, field)
+            for one in value if isinstance(value, (tuple, list)) else (value,):
+                if isinstance(one, torch.Tensor):
+                    found.update(wanted.get(_storage(one) or 0, ()))
+    return found
+
+
+def _storage(tensor: torch.Tensor) -> int | None:
+    """Return what tells the memory of a tensor from that of others, shared by its views; None where torch has none."""
+    try:
+        place = tensor.untyped_storage()._cdata
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return None
+    return place if isinstance(place, int) else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
     """What one operation of the forward pass gave or was given, as the graph saved it: references, to be read at once.

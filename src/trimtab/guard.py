@@ -448,6 +448,10 @@ class Guard:
         }
         if changed is not None:
             facts["changed"] = float(changed)
+        moved = attach.moved_names(missing, unexpected)
+        if moved:
+            facts["moved"] = float(len(moved))
+            facts["moved_names"] = ", ".join(f"{stored} -> {present}" for present, stored in [*moved.items()][:4])
         self._tell(Note(kind="weights-loaded", step=self._step(), facts=facts))
 
     def _hear(self) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from trimtab import attach
 from trimtab import config as settings
 from trimtab.detectors import DETECTORS
 from trimtab.errors import RunError, TrainingStopped, UserError, nearest
@@ -112,7 +113,8 @@ def train(
     seed = seed or 0
     words = (system.name, preset or "tiny", fault)
     with own_random_numbers(seed):
-        training = system.build(config, seed)
+        with attach.loads_heard() as loads:
+            training = system.build(config, seed)
         keeper = keeper_of(training, checkpoint_every, keep, must=earlier is not None)
         again = keeper.put_back(earlier) if keeper is not None and earlier is not None else None
         if built is not None:
@@ -136,6 +138,10 @@ def train(
                 **(guard_options or {}),
             },
         )
+        if earlier is None:
+            for module, missing, unexpected, changed in loads:
+                if module is training.model:  # what was loaded before there was a Guard
+                    guard.weights_loaded(module, missing, unexpected, changed)
         try:
             with guard:
                 loop(training, guard, progress, keeper, evaluated)

@@ -120,7 +120,15 @@ def test_a_faulty_training_runs_and_the_same_seed_gives_the_same_losses(case: Fa
     assert list(map(repr, once.losses)) == list(map(repr, again.losses))
 
 
-@pytest.mark.parametrize("case", HEALTHY, ids=lambda case: case.name)
+PRETRAINED = ("fine-tuning", "fixed-statistics", "frozen-backbone", "frozen-backbone-handed-over")
+"""They train another network first, three times in this test; "low-rank-adapters" does too, and stays."""
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(one, marks=[pytest.mark.slow] if one.name in PRETRAINED else []) for one in HEALTHY],
+    ids=lambda case: case.name,
+)
 def test_a_healthy_training_does_not_depend_on_what_ran_before(case: HealthyCase):
     first, other = case.build(3), case.build(4)
     losses = run(first, 3).losses
@@ -187,7 +195,9 @@ def test_being_observed_changes_nothing():
 # What each fault does, and from which step
 
 
-@pytest.mark.parametrize(("case", "family"), places(c for c in CASES if c.delay_budget == AT_ONCE))
+@pytest.mark.parametrize(
+    ("case", "family"), places([c for c in CASES if c.delay_budget == AT_ONCE], first_at_once=True)
+)
 def test_a_number_stops_being_finite_at_the_onset_and_not_before(case: FaultCase, family: str):
     training = case.build(family, 1)
     finite = []

@@ -36,6 +36,16 @@ BROKEN = {
     "char_gpt_detached.py": ("parameters-never-changed", "graph-cut-by-detach"),
 }
 SHORT = {"char_gpt_detached.py": ("--steps", "60")}
+AT_ONCE = {
+    "digits_mlp.py", "cancer_lbfgs.py", "digits_gan.py", "digits_amp_accumulate.py",
+    "digits_mlp_lr_too_high.py", "digits_cnn_stale_optimizer.py", "cancer_mlp_log_zero.py",
+}  # fmt: skip
+"""A plain loop, a closure, two optimizers, a scaler; a fault of values, of wiring, of a batch. The others are for
+`make test-slow`: a process that imports torch takes six seconds before its first update."""
+
+
+def scripts(names):
+    return [pytest.param(name, marks=[] if name in AT_ONCE else [pytest.mark.slow]) for name in names]
 
 
 def watched(script: Path, root: Path, *arguments: str) -> tuple[int, Run]:
@@ -52,7 +62,7 @@ def opened(run: Run) -> list[Finding]:
     ]
 
 
-@pytest.mark.parametrize("script", HEALTHY)
+@pytest.mark.parametrize("script", scripts(HEALTHY))
 def test_a_healthy_script_prints_what_it_prints_alone_and_raises_no_alarm(script, tmp_path, capfd):
     arguments = (*HEALTHY[script], "--seed", "0")
     bare = subprocess.run(
@@ -65,7 +75,7 @@ def test_a_healthy_script_prints_what_it_prints_alone_and_raises_no_alarm(script
     assert [(f.code, f.summary) for f in opened(run)] == []
 
 
-@pytest.mark.parametrize("script", BROKEN)
+@pytest.mark.parametrize("script", scripts(BROKEN))
 def test_a_broken_script_is_caught_and_its_cause_ranked_first(script, tmp_path, capfd):
     code, cause = BROKEN[script]
     exit_code, run = watched(EXAMPLES / "broken" / script, tmp_path, *SHORT.get(script, ()))

@@ -356,7 +356,7 @@ def statistics_estimated_anew_once() -> Trace:
 # --- loads ----------------------------------------------------------------------------------------
 
 
-def loaded(step: int, rows: int, **facts: float) -> dict[str, Any]:
+def loaded(step: int, rows: int, **facts: float | str) -> dict[str, Any]:
     """A note that weights were loaded."""
     note = {"kind": "weights-loaded", "step": step, "after_rows": rows, "facts": {"module": "Net", **facts}}
     return {"notes": [note]}
@@ -373,6 +373,14 @@ def older_weights_loaded_in_the_middle() -> Trace:
     for step, row in enumerate(rows[64:]):
         row["loss"] = 2.3 * (0.15 + 0.85 * math.exp(-step / 60))
     return loaded(63, 64, tensors=4.0, missing=0.0, unexpected=0.0, changed=4.0), rows
+
+
+@fires("weights-lost-after-load", by=0)
+def dropout_that_moved_the_numbers() -> Trace:
+    """Two layers of the file have another number in the model; all else fits, and the last ones stay random."""
+    moved = "net.3.weight -> net.2.weight, net.3.bias -> net.2.bias"
+    facts = {"tensors": 12.0, "missing": 2.0, "unexpected": 2.0, "changed": 10.0, "moved": 2.0, "moved_names": moved}
+    return loaded(0, 0, **facts), healthy(40)
 
 
 @silent("weights-lost-after-load")

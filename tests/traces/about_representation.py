@@ -310,6 +310,25 @@ def only_the_divergence_was_recorded() -> Trace:
     )
 
 
+@fires("latent-unused", by=160)
+def code_that_carries_too_little() -> Trace:
+    """Nineteen thousand items take 9.9 nats; 3.4 tell thirty of them apart."""
+    return coded(
+        autoencoder(240, seed=8),
+        validation__kl=lambda step: 3.4 + 15.0 * math.exp(-step / 12),
+        validation__nats_needed=lambda step: 9.888,
+    )
+
+
+@silent("latent-unused")
+def code_that_carries_enough() -> Trace:
+    return coded(
+        autoencoder(240, seed=9),
+        validation__kl=lambda step: 18.0 + 12.0 * math.exp(-step / 60),
+        validation__nats_needed=lambda step: 9.888,
+    )
+
+
 @fires("latent-unused", by=260)
 def code_that_was_used_once() -> Trace:
     return coded(autoencoder(280, seed=6), code__active_units=lambda step: 5.0 if 8 < step < 90 else 0.0)

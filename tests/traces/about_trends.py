@@ -362,6 +362,32 @@ def accuracy_that_turns() -> Trace:
     return metric(losses, lambda step: rising(step) - 0.0015 * max(step - 140, 0))
 
 
+def beside(trace: Trace, loss: Callable[[int], float]) -> Trace:
+    """The trace with a loss of the metric's own data, recorded just after it."""
+    head, rows = trace
+    found: list[Row] = []
+    for row in rows:
+        found.append(row)
+        if "validation/accuracy" in row:
+            found.append({"step": row["step"], "validation/loss": loss(row["step"])})
+    told = {"kind": "metric", "step": 9, "after_rows": 11, "text": "validation/loss", "facts": {"better": "lower"}}
+    return {"notes": [*head["notes"], told]}, found
+
+
+@fires("past-its-peak", by=370)
+def loss_that_does_not_ask_for_the_metric() -> Trace:
+    """The metric loses two hundredths of itself while the loss of its own data goes on falling."""
+    trace = metric(noisy(falling, 400), lambda step: rising(step) - 0.0002 * max(step - 200, 0), noise=0.001)
+    return beside(trace, lambda step: 1.05 * falling(step))
+
+
+@silent("past-its-peak")
+def loses_a_hundredth_to_the_examples() -> Trace:
+    """A healthy classifier grows too sure of itself: as much as in the story above, but its loss no longer falls."""
+    trace = metric(noisy(falling, 400), lambda step: rising(step) - 0.0001 * max(step - 200, 0), noise=0.001)
+    return beside(trace, lambda step: max(1.05 * falling(step), 1.05 * falling(200)))
+
+
 @silent("better-than-possible")
 def below_its_ceiling() -> Trace:
     note: Head = {"kind": "ceiling", "step": 0, "text": "validation/accuracy", "facts": {"value": 0.96}}

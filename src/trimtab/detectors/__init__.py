@@ -38,12 +38,14 @@ from trimtab.detectors.modules_in_wrong_mode import ModulesInWrongMode
 from trimtab.detectors.moments_poisoned import MomentsPoisoned
 from trimtab.detectors.never_better_than_start import NeverBetterThanStart
 from trimtab.detectors.norm_growing import NormGrowing
+from trimtab.detectors.optimizer_state_reset import OptimizerStateReset
 from trimtab.detectors.oscillating import Oscillating
 from trimtab.detectors.parameters_never_changed import ParametersNeverChanged
 from trimtab.detectors.parameters_outside_optimizer import ParametersOutsideOptimizer
 from trimtab.detectors.past_its_peak import PastItsPeak
 from trimtab.detectors.patience_spent import PatienceSpent
 from trimtab.detectors.precision_underflow import PrecisionUnderflow
+from trimtab.detectors.random_and_frozen import RandomAndFrozen
 from trimtab.detectors.representation_collapsed import RepresentationCollapsed
 from trimtab.detectors.response_budget_spent import ResponseBudgetSpent
 from trimtab.detectors.same_batch_repeated import SameBatchRepeated
@@ -109,6 +111,8 @@ DETECTORS: tuple[Detector, ...] = (
     RepresentationCollapsed(),
     DeadUnits(),
     SaturatedUnits(),
+    RandomAndFrozen(),
+    OptimizerStateReset(),
 )
 
 __all__ = [
@@ -149,12 +153,14 @@ __all__ = [
     "MomentsPoisoned",
     "NeverBetterThanStart",
     "NormGrowing",
+    "OptimizerStateReset",
     "Oscillating",
     "ParametersNeverChanged",
     "ParametersOutsideOptimizer",
     "PastItsPeak",
     "PatienceSpent",
     "PrecisionUnderflow",
+    "RandomAndFrozen",
     "RepresentationCollapsed",
     "ResponseBudgetSpent",
     "SameBatchRepeated",

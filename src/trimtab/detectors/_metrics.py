@@ -106,20 +106,64 @@ class Smoothed:
         )
 
 
+OVERHEARD = "evaluation/"
+"""The training loss that was called without gradients: nobody chose it to judge by, and it rises in healthy runs."""
+
 OF_A_SCORE, OF_A_LOSS = 0.03, 0.1
 """A change of a score (higher is better) by less than this share of itself, or of a loss, is none: healthy regressions
 lose 0.07 of their validation loss again, classifiers a hundredth of their accuracy."""
 
+
+OF_A_SCORE_ALONE = 0.01
+"""A score that gets worse while the loss of the same data gets better needs no more than this share: over-fitting, by
+which healthy runs lose a hundredth, makes that loss worse."""
 
 OF_THE_BEGINNING = 0.12
 """... nor of a loss by less than this share of the size of the training loss in the beginning: healthy classifiers that
 have learned nearly all grow too sure of themselves, and lose 0.06 of it."""
 
 
-def least(trace: Trace, metric: Metric, higher: bool) -> float:
-    """Return the smallest drop of a metric that is worth a word."""
-    if higher:
-        return OF_A_SCORE * abs(metric.best)
+def is_loss(key: str) -> bool:
+    """Say whether a metric is named as a loss: "validation/loss", "validation/flow_loss", "held_out/nll"."""
+    name = key.rpartition("/")[2].lower()
+    return name in ("loss", "nll", "cross_entropy", "objective") or name.endswith("_loss")
+
+
+ABOUT = 3
+"""So many values around a step, or at the end, tell the level of another metric there."""
+LOWER = 0.98
+"""A loss of the data of a metric has got better when it lies below this share of what it was at the metric's best."""
+
+
+def held_out_loss(trace: Trace, key: str, step: int) -> tuple[float, float] | None:
+    """Return the loss of the data of a metric at a step and now; None where none was recorded under their name.
+
+    Losses are recorded beside the metric ("validation/loss" of "validation/accuracy"), or were overheard.
+    """
+    part = key.rpartition("/")[0]
+    names = [name for name, higher in known(trace) if not higher and is_loss(name) and name != key]
+    beside = [name for name in names if name.rpartition("/")[0] == part] or [OVERHEARD + "loss"]
+    name = beside[0]
+    if is_loss(key) or name not in names:
+        return None
+    steps, values = trace.window(name, trace.step + 1)
+    finite = [(at, value) for at, value in zip(steps, values, strict=True) if isinstance(value, float)]
+    before = [value for at, value in finite if at <= step][-ABOUT:]
+    after = [value for at, value in finite if at > step]
+    if not before or len(after) < ABOUT:
+        return None
+    return median(before), median(after[-ABOUT:])
+
+
+def against_the_loss(levels: tuple[float, float] | None) -> bool:
+    """Say whether that loss has got better since: then the metric and the loss want different things."""
+    return levels is not None and 0.0 < levels[1] < LOWER * levels[0]
+
+
+def least(trace: Trace, metric: Metric, higher: bool, *, alone: bool = False) -> float:
+    """Return the smallest drop of a metric that is worth a word; `alone`: the loss of its data has got better."""
+    if higher or alone:
+        return (OF_A_SCORE_ALONE if alone else OF_A_SCORE) * abs(metric.best)
     size = max((abs(value) for value in course_of(trace).begin), default=0.0)
     return max(OF_A_LOSS * abs(metric.best), OF_THE_BEGINNING * size)
 

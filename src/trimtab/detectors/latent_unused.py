@@ -12,6 +12,8 @@ from trimtab.trace import HEAD, Trace
 
 _DIVERGENCES = ("kl", "kld", "kl_loss", "kl_divergence", "latent_kl", "kl_latent")
 """Last part of the name of a metric that is the divergence of a latent code from its prior."""
+NEEDED = "nats_needed"
+"""Name of a metric beside the divergence: the logarithm of how many items the code is to tell apart."""
 _OF_POLICIES = ("reward", "return", "approx_kl", "clip_fraction", "policy")
 """Parts of names of metrics that go with a divergence between two policies, which shall be small."""
 
@@ -23,7 +25,8 @@ class LatentUnused(Detector):
     What it sees.
     No unit of a latent that was named with `examine(kind="latent")` is active, at every look of a long window. Or a
     recorded divergence (`kl`, `kl_loss`, `train/kl`, ...) stays near 0 nats, is a vanishing share of the loss, was
-    never more than that after the first steps and does not rise.
+    never more than that after the first steps and does not rise. Or it stays below what the code must carry to tell
+    the items apart, the logarithm of their number, where that is recorded beside it as `nats_needed`.
 
     Why it matters.
     The decoder has learned to do without the code. Samples and reconstructions are the mean of the data whatever the
@@ -47,6 +50,7 @@ class LatentUnused(Detector):
     """
 
     reads: tuple[str, ...] = ("update_ratio",)
+    version: int = 2
     release: int = 2
     excused_by: tuple[str, ...] = ("escalation", "curriculum")
 
@@ -99,6 +103,18 @@ class LatentUnused(Detector):
         )
 
     def _divergence(self, trace: Trace, name: str, late: list[float], begin: int) -> Finding | None:
+        needed = trace.scalar(f"{name.rpartition('/')[0]}/{NEEDED}".lstrip("/"))
+        if needed is not None and 0 < max(late) < needed and late[-1] < self.rises * late[0]:
+            return self.finding(
+                trace,
+                severity=Severity.ERROR,
+                summary=f"{name} is {number(late[-1])} nats at step {trace.step} and was at most {number(max(late))} "
+                f"since step {begin}; a code that tells all items apart carries {number(needed)}",
+                measured=max(late),
+                threshold=needed,
+                evidence={"divergence": late[-1], "nats_needed": needed},
+                since_step=begin,
+            )
         if max(late) > self.nats or max(late) <= 0:  # exactly 0: a weight that has not been switched on
             return None
         losses = [abs(loss) for loss in values(since(trace, ("loss",), begin).get("loss", []))]

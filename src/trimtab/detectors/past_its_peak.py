@@ -8,12 +8,20 @@ from typing import Any
 
 from trimtab.detectors._course import FOLDS
 from trimtab.detectors._detector import Detector, number
-from trimtab.detectors._metrics import Metric, Smoothed, is_of_training, known, least, losses, still_learning
+from trimtab.detectors._metrics import (
+    OVERHEARD,
+    Metric,
+    Smoothed,
+    against_the_loss,
+    held_out_loss,
+    is_of_training,
+    known,
+    least,
+    losses,
+    still_learning,
+)
 from trimtab.records import Finding, Severity, Unknown
 from trimtab.trace import Fold, Trace
-
-OVERHEARD = "evaluation/"
-"""The training loss that was called without gradients: nobody chose it to judge by, and it rises in healthy runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,15 +31,16 @@ class PastItsPeak(Detector):
     What it sees.
     The moving average of a metric that is not one of the training part lies below its best by many times the scatter
     of single values and by a part of what was gained, for several values in a row, and the training loss is now lower
-    than it was at that best.
+    than it was at that best. A score whose own data have a better loss by now needs to lose less: whatever it lost, the
+    loss does not ask for it.
 
     Why it matters.
-    From the best step on the network learns the examples and no longer the task. Every further step makes the result
-    worse, though the loss that is printed looks better and better.
+    From the best step on the network learns the examples and no longer the task, or a task that is not the one of the
+    metric. Every further step makes the result worse, though the loss that is printed looks better and better.
 
     Evidence it shows.
     The best moving average and its step, the average now, the scatter, the share of the gain that is lost, the
-    training loss then and now.
+    training loss then and now, and the loss of the metric's own data then and now where one is recorded.
 
     False alarms.
     A validation loss rises before the accuracy falls, as the network grows too sure of itself; where only the accuracy
@@ -46,6 +55,7 @@ class PastItsPeak(Detector):
     0.2.0
     """
 
+    version: int = 2
     reads: tuple[str, ...] = ("update_ratio", "trimtab_seconds")
     folds: tuple[Fold[Any], ...] = FOLDS
     per_stream: bool = False
@@ -57,7 +67,7 @@ class PastItsPeak(Detector):
     scatters: float = 5.0
     """So many times the scatter of single values below the best average, which itself scatters by half of one."""
     lost: float = 0.1
-    """... and this share of what was gained."""
+    """... and this share of what was gained, unless the loss of the same data got better."""
 
     def detect(self, trace: Trace) -> Sequence[Finding] | Unknown | None:
         found: list[Finding] = []
@@ -81,7 +91,10 @@ class PastItsPeak(Detector):
 
     def _judge(self, trace: Trace, key: str, metric: Metric, higher: bool) -> Finding | None:
         sign, drop = (1.0 if higher else -1.0), metric.best - metric.average
-        threshold = max(self.scatters * metric.scatter, self.lost * metric.way, least(trace, metric, higher))
+        held_out = held_out_loss(trace, key, metric.best_step)
+        alone = against_the_loss(held_out)
+        gained = 0.0 if alone else self.lost * metric.way
+        threshold = max(self.scatters * metric.scatter, gained, least(trace, metric, higher, alone=alone))
         if not threshold > 0 or drop < threshold or not still_learning(trace, metric.best_step):
             return None
         then, now = losses(trace, metric.best_step)
@@ -105,6 +118,7 @@ class PastItsPeak(Detector):
                 "lost": drop / metric.way if metric.way > 0 else 0.0,
                 "loss_then": then,
                 "loss": now,
+                **({} if held_out is None else {"held_out_then": held_out[0], "held_out": held_out[1]}),
             },
             since_step=metric.best_step,
         )

@@ -15,19 +15,23 @@ class WeightsLostAfterLoad(Detector):
     """Weights were loaded, and what had been learned is not there.
 
     What it sees.
-    `load_state_dict` found none of its names, or so few that hardly a tensor changed; or after a load in the middle of
-    a training the loss is back where the training began.
+    `load_state_dict` found none of its names, or so few that hardly a tensor changed; or some were missing while what
+    was loaded has their neighbours, the same names with another number or another beginning; or after a load in the
+    middle of a training the loss is back where the training began.
 
     Why it matters.
     With `strict=False` names that do not match are passed over in silence: the model keeps its random weights, and the
-    fine-tuning is a training from nothing. A prefix such as `module.` that a wrapper added does this.
+    fine-tuning is a training from nothing. A prefix such as `module.` that a wrapper added does this. A Dropout that
+    was added or taken away moves the numbers in a `Sequential`: then the layers after it stay random, unnoticed, and
+    the result depends on the draw.
 
     Evidence it shows.
-    The tensors of the model, how many were missing, unexpected and changed; the loss before and after, its first value
-    and the level of chance.
+    The tensors of the model, how many were missing, unexpected and changed; which names have moved; the loss before and
+    after, its first value and the level of chance.
 
     False alarms.
-    A backbone loaded into a larger model leaves names missing, yet tensors change and the rest fits. The same weights
+    A backbone loaded into a larger model leaves names missing, yet tensors change and the rest fits; a new head has
+    another name, not another number. The same weights
     loaded again change nothing, and miss nothing. An average of weights swapped in moves the loss a little.
 
     What to try.
@@ -38,6 +42,7 @@ class WeightsLostAfterLoad(Detector):
     0.2.0
     """
 
+    version: int = 2
     reads: tuple[str, ...] = ("update_ratio", "parameter_reached")
     release: int = NEVER
     """Later steps do not undo it."""
@@ -89,6 +94,21 @@ class WeightsLostAfterLoad(Detector):
                 measured=missing / tensors,
                 threshold=self.missing,
                 evidence=evidence,
+                since_step=max(note.step, 0),
+            )
+        moved = facts.get("moved", 0.0)
+        if tensors > 0 and moved > 0:
+            names = str(note.facts.get("moved_names", ""))
+            return self.finding(
+                trace,
+                severity=Severity.WARNING,
+                summary=(
+                    f"weights were loaded at step {note.step}, and {number(moved)} tensors kept their random values, "
+                    f"for they have other numbers or prefixes in what was loaded: {names}; {text}"
+                ),
+                measured=moved,
+                threshold=0.0,
+                evidence=evidence | {"moved_names": names},
                 since_step=max(note.step, 0),
             )
         first, before, after = (levels.get(name) for name in ("loss_first", "loss_before", "loss_after"))

@@ -75,6 +75,7 @@ _OTHER_FAULTS = (
     "precision-underflow",
     "scaler-skips-too-often",
     "norm-growing",
+    "random-and-frozen",
 )
 
 

@@ -4,7 +4,9 @@ How it shows. The units of the code are the same for every input, or the diverge
 from the first updates on, while the reconstruction stays at the mean of the data.
 
 Why the weights. A code that was never used is the mark of it: +20, also when only the divergence says so; one that
-was used once and then lost says the same less surely, as a strong decoder does that too: +14, one family. A latent
+was used once and then lost says the same less surely, as a strong decoder does that too: +14, one family, and so does
+one that carries less than it must to tell the items apart: +22. A decoder that is frozen at random asks nothing of the
+code: -15, once, as for those below. A latent
 that was judged and is used: -25. A blow-up, weights that decay and weights that hardly move leave a code empty by
 themselves: -15, once.
 """
@@ -29,8 +31,16 @@ HYPOTHESIS = Hypothesis(
             "latent-unused", 20.0, when=(Condition("share_of_loss", "<", 1.0), *shared.GRAVE), family="empty",
             why="the divergence was pressed to almost nothing",
         ),
+        Weight(
+            "latent-unused", 22.0, when=(Condition("nats_needed", ">", 0.0), *shared.GRAVE), family="empty",
+            why="the code carries less than it must to tell the items apart",
+        ),
         Weight("latent-unused", 14.0, when=shared.GRAVE, family="empty", why="no unit of the code is active any more"),
         Weight("latent-unused", -25.0, absent=True, why="the code is used"),
+        Weight(
+            "random-and-frozen", -15.0, when=shared.GRAVE, family="lost",
+            why="a random decoder asks nothing of the code",
+        ),
         Weight("gradient-exploding", -15.0, when=shared.GRAVE, family="lost", why="a blow-up empties a code by itself"),
         Weight(
             "loss-not-finite", -15.0, when=shared.GRAVE, family="lost", why="a blow-up empties a code by itself"

@@ -6,7 +6,7 @@ loss went on falling. Small data, noisy labels and large networks get there soon
 Why the weights. The metric that turns while the loss falls is the definition: +20; the loss has since fallen to less
 than half: +3. A fall that another fault explains is none of learning by heart, the strongest once: -15 for a loader
 that repeats one batch, -12 for data that changed, for evaluations in training mode, for a loss that diverges and for
-labels in order.
+labels in order. Where the loss of the metric's own data got better as well, nothing is learned by heart: -24.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ HYPOTHESIS = Hypothesis(
         Weight(
             "past-its-peak", 3.0, when=(Condition("loss", "<", 0.5, of="loss_then"),),
             why="the training loss has fallen to less than half since",
+        ),
+        Weight(
+            "past-its-peak", -24.0, when=(Condition("held_out", "<", 0.98, of="held_out_then"),),
+            why="the loss of the metric's own data has got better since, so nothing is learned by heart",
         ),
         Weight(
             "same-batch-repeated", -15.0, when=shared.GRAVE, family="another fault",

@@ -9,6 +9,7 @@ from trimtab.sensors.batch_fingerprint import BatchFingerprint
 from trimtab.sensors.batch_statistics import BatchStatistics
 from trimtab.sensors.evaluated_in_training import EvaluatedInTraining
 from trimtab.sensors.first_nonfinite import FirstNonfinite
+from trimtab.sensors.frozen_values import FrozenValues
 from trimtab.sensors.gradient_noise import GradientNoise
 from trimtab.sensors.gradient_norm import GradientNorm
 from trimtab.sensors.gradient_norm_applied import GradientNormApplied
@@ -49,6 +50,7 @@ SENSORS: tuple[Sensor, ...] = (
     Representation(),
     ActivationStats(),
     LossComponents(),
+    FrozenValues(),
 )
 
 __all__ = [
@@ -59,6 +61,7 @@ __all__ = [
     "BatchStatistics",
     "EvaluatedInTraining",
     "FirstNonfinite",
+    "FrozenValues",
     "GradientNoise",
     "GradientNorm",
     "GradientNormApplied",

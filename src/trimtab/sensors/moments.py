@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,8 @@ class Moments(Base):
 
     Adam and its kin divide each gradient by it, so while it is far above the gradients the updates are small. 0 for a
     tensor without a state; absent where the optimizer keeps none (SGD, a factored second moment). As stored, without
-    the correction of the bias. Cost: one multi-tensor norm, on rows of the "norms" tier.
+    the correction of the bias. `optimizer_age`: how many updates its state has seen, as it counts them itself (`step`);
+    absent where it does not count. Cost: one multi-tensor norm, on rows of the "norms" tier.
     """
 
     name: str = "moments"
@@ -34,17 +35,29 @@ class Moments(Base):
         """Return the vector on the device."""
         if live.optimizer is None:
             return {}
+        age = _age(live.optimizer.state, live.parameters)
         found = [_second(live.optimizer.state, parameter) for parameter in live.parameters]
         present = [moment for moment in found if moment is not None and moment.numel()]
         if not present:
-            return {}
+            return age
         # No square is negative, so the sum of magnitudes is the sum; on a CPU it is six times as slow as a plain sum.
         on_cpu = all(moment.is_cpu for moment in present)
         sums = iter([moment.sum() for moment in present] if on_cpu else torch._foreach_norm(present, 1))
         zero = torch.zeros((), device=present[0].device)
         sizes = [float(moment.numel()) if moment is not None and moment.numel() else 1.0 for moment in found]
         totals = [next(sums).to(zero) if moment is not None and moment.numel() else zero for moment in found]
-        return {"moment_scale": (torch.stack(totals) / zero.new_tensor(sizes)).sqrt()}
+        return {"moment_scale": (torch.stack(totals) / zero.new_tensor(sizes)).sqrt(), **age}
+
+
+def _age(state: Mapping[Any, Any], parameters: Sequence[torch.Tensor]) -> dict[str, float | torch.Tensor]:
+    """Return the count of updates of the first tensor that has one."""
+    for parameter in parameters:
+        step = state.get(parameter, {}).get("step")
+        if isinstance(step, torch.Tensor) and step.numel() == 1:
+            return {"optimizer_age": float(step) if step.is_cpu else step.detach().reshape(()).float()}
+        if isinstance(step, (int, float)):
+            return {"optimizer_age": float(step)}
+    return {}
 
 
 def _second(state: Mapping[Any, Any], parameter: torch.Tensor) -> torch.Tensor | None:
