@@ -274,7 +274,7 @@ def test_a_comparison_becomes_plain_values_and_strict_json(record):
 
 
 def test_the_stored_run_of_format_1_can_be_compared():
-    stored = Run(Path(__file__).parent / "runs" / "format-1")
+    stored = Run(Path(__file__).parents[1] / "runs" / "format-1")
     comparison = compare(stored, stored)
     assert comparison.first is None
     assert [(one.stream, one.rows_a) for one in comparison.lengths] == [("main", 11), ("critic", 1)]
