@@ -49,15 +49,16 @@ class Server:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        words = [self._programs / "postgres", "-D", "data", "-k", str(self._folder), "-c", "listen_addresses="]
+        settings = ["-c", "listen_addresses=", "-c", "fsync=off", "-c", "shared_buffers=16MB"]
+        words = [str(self._programs / "postgres"), "-D", "data", "-k", str(self._folder), *settings]
         with open(self._folder / "log.txt", "ab") as log:
-            self._process = subprocess.Popen(
-                [*words, "-c", "fsync=off", "-c", "shared_buffers=16MB"],
-                cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **self._who,
-            )  # fmt: skip
+            process: subprocess.Popen[bytes] = subprocess.Popen(
+                words, cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **self._who
+            )
+        self._process = process
         until = time.monotonic() + SECONDS
         while "ready" not in self._pid_file():
-            if self._process.poll() is not None or time.monotonic() > until:
+            if process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(f"PostgreSQL did not come up: {(self._folder / 'log.txt').read_text()[-2000:]}")
             time.sleep(0.05)
 
