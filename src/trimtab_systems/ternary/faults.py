@@ -65,7 +65,7 @@ BETA_ONE_COLLAPSE = Fault(
     change={"beta": 1.0},
     expect=("latent-unused",),
     causes=("kl-weight-too-strong",),
-    budget=312,
+    budget=390,
     preset="write-up-base",
 )
 
@@ -75,7 +75,7 @@ NO_RARE_LEVELS = Fault(
     change={"rare_levels": False},
     expect=("milestone-missed",),
     causes=("training-too-short",),
-    budget=312,
+    budget=390,
     preset="write-up-base",
 )
 
@@ -103,8 +103,8 @@ UNSEEDED_START = Fault(
 
 NAN_AT_SMALL_WIDTH = Fault(
     name="nan-at-small-width",
-    summary="a narrow encoder gives some operation a code of exactly zero, which is divided by its norm",
-    change={"reads": "point", "width": 8, "guarded": False},
+    summary="a hidden vector is divided by its length, and in a narrow encoder all of its units can be off",
+    change={"width": 16, "hidden_norm": "bare"},
     expect=("loss-not-finite",),
     causes=("numerical-fault-in-loss",),
     budget=39,

@@ -55,13 +55,13 @@ def level_mean_loss(
     off_L = (mean_L - TARGETS) * there_L
     strayed_B = reach_B - level_BL @ mean_L
     now_L = (strayed_B.square() @ level_BL) / (rows_L - 1).clamp_min(1)
-    asked_L = ((rows_L > 1) & (variance_L > 0)).float()
-    lost_L = F.relu(SPREAD - now_L / variance_L.clamp_min(1e-12)).square() * asked_L
+    asked = (rows_L > 1) & (variance_L > 0)
+    lost = F.relu(SPREAD - now_L[asked] / variance_L[asked]).square().sum()
     both_L = there_L[1:] * there_L[:-1]
     wrong_L = F.relu(mean_L[1:] - mean_L[:-1] + STEP) * both_L
     return (
         weights.hierarchy * off_L.square().sum() / levels
-        + weights.richness * lost_L.sum() / levels
+        + weights.richness * lost / levels
         + weights.separation * wrong_L.sum()
     )
 

@@ -16,6 +16,7 @@ from torch import nn
 from trimtab_systems.ternary.data import DIGITS, VALUES
 
 Reads = Literal["code", "point"]
+HiddenNorm = Literal["none", "guarded", "bare"]
 
 LOG_VARIANCE = (-8.0, 2.0)
 """Log variances are held in this range, so that an untrained encoder has a finite spread."""
@@ -29,10 +30,13 @@ class Encoder(nn.Module):
     Args:
         latent: Z.
         width: w, of the first hidden layer; 256 in the write-up. The others have at least one unit.
+        hidden_norm: "guarded" and "bare" give the last hidden vector the length 1. A narrow network has inputs for
+            which all of its units are off: a bare division by that length of zero gives NaN.
     """
 
-    def __init__(self, latent: int, width: int):
+    def __init__(self, latent: int, width: int, hidden_norm: HiddenNorm = "none"):
         super().__init__()
+        self.hidden_norm = hidden_norm
         widths = (DIGITS, width, max(width // 2, 1), max(width // 4, 1))
         layers = [(nn.Linear(a, b), nn.ReLU()) for a, b in pairwise(widths)]
         self.layers = nn.Sequential(*(part for pair in layers for part in pair))
@@ -43,6 +47,10 @@ class Encoder(nn.Module):
     def forward(self, values_BD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return mean and standard deviation of the codes, each (B, Z)."""
         hidden = self.layers(values_BD)
+        if self.hidden_norm == "guarded":
+            hidden = F.normalize(hidden, dim=-1)
+        elif self.hidden_norm == "bare":
+            hidden = hidden / hidden.norm(dim=-1, keepdim=True)
         return self.mean(hidden), (0.5 * self.log_variance(hidden).clamp(*LOG_VARIANCE)).exp()
 
 
@@ -57,10 +65,9 @@ class Projection(nn.Module):
         hidden: units of the direction net; the radius net has half of them, and at least 32.
         dropout: share of hidden units that are left out in training; 0 for no such module.
         limit: the largest radius.
-        guarded: keep the norm away from zero where it is divided by.
     """
 
-    def __init__(self, latent: int, hidden: int, dropout: float, limit: float, guarded: bool = True):
+    def __init__(self, latent: int, hidden: int, dropout: float, limit: float):
         super().__init__()
         half = max(LEAST_HIDDEN, hidden // 2)
         self.direction_net = nn.Sequential(
@@ -73,7 +80,6 @@ class Projection(nn.Module):
             nn.init.zeros_(one.bias)
         nn.init.zeros_(last[0].weight)  # type: ignore[arg-type]  # the loop above has seen that it is a Linear
         self.limit = limit
-        self.guarded = guarded
 
     def radius(self, code_BZ: torch.Tensor) -> torch.Tensor:
         """Return the Euclidean norms of the points, (B,), in (0, limit)."""
@@ -81,11 +87,8 @@ class Projection(nn.Module):
         return radius_B
 
     def direction(self, code_BZ: torch.Tensor) -> torch.Tensor:
-        """Return vectors of length 1, (B, Z); of a code that is exactly zero NaN, unless it is guarded."""
-        turned_BZ = code_BZ + self.direction_net(code_BZ)
-        if self.guarded:
-            return F.normalize(turned_BZ, dim=-1)
-        return turned_BZ / turned_BZ.norm(dim=-1, keepdim=True)
+        """Return vectors of length 1, (B, Z)."""
+        return F.normalize(code_BZ + self.direction_net(code_BZ), dim=-1)
 
     def forward(self, code_BZ: torch.Tensor) -> torch.Tensor:
         """Return the points, (B, Z)."""
@@ -110,7 +113,7 @@ class WriteUpModel(nn.Module):
             may lie outside the ball, and the curvature enters nothing.
         second_encoder: there is an encoder B with a head of its own; only A is decoded.
         reads: what the decoder reads: the "code" of encoder A, or log_0 of its "point" in the ball.
-        guarded: keep norms away from zero where they are divided by.
+        hidden_norm: of the encoders.
     """
 
     def __init__(
@@ -125,20 +128,20 @@ class WriteUpModel(nn.Module):
         ball_fraction: bool = True,
         second_encoder: bool = False,
         reads: Reads = "code",
-        guarded: bool = True,
+        hidden_norm: HiddenNorm = "none",
     ):
         super().__init__()
         self.curvature = curvature
         self.reads = reads
         self.unit = 1 / math.sqrt(curvature) if ball_fraction else 1.0
         limit = max_radius * self.unit
-        self.encoder = Encoder(latent, width)
+        self.encoder = Encoder(latent, width, hidden_norm)
         self.decoder = nn.Sequential(
             nn.Linear(latent, 32), nn.ReLU(), nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, DIGITS * VALUES)
         )
-        self.projection = Projection(latent, hidden, dropout, limit, guarded)
-        self.encoder_b = Encoder(latent, width) if second_encoder else None
-        self.projection_b = Projection(latent, hidden, dropout, limit, guarded) if second_encoder else None
+        self.projection = Projection(latent, hidden, dropout, limit)
+        self.encoder_b = Encoder(latent, width, hidden_norm) if second_encoder else None
+        self.projection_b = Projection(latent, hidden, dropout, limit) if second_encoder else None
 
     def reach(self, code_BZ: torch.Tensor, projection: Projection | None = None) -> torch.Tensor:
         """Return the radii in units of the ball (or of length 1, without `ball_fraction`), (B,): what is supervised."""

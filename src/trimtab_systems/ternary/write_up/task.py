@@ -5,6 +5,7 @@ Letters in names: N operations, B rows of a batch, Z latent dimensions, L levels
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -16,6 +17,7 @@ from torch import nn
 
 from trimtab_systems.ternary import metrics
 from trimtab_systems.ternary.data import COUNT, LEVELS, batches_in_epoch, operations
+from trimtab_systems.ternary.losses import NEEDED_NATS
 from trimtab_systems.ternary.write_up.homeostasis import Homeostasis
 from trimtab_systems.ternary.write_up.losses import (
     Weights,
@@ -113,10 +115,11 @@ class Task:
 
     def __post_init__(self) -> None:
         self.level_N = operations().level.numpy()
+        self.level_NL = torch.nn.functional.one_hot(operations().level, LEVELS).float()
         self.variance_L = torch.zeros(LEVELS)
+        self._decoded: tuple[float, float] | None = None
         if self.radius_loss == "level-mean":
-            level_NL = torch.nn.functional.one_hot(operations().level, LEVELS).float()
-            self.variance_L = variances(self._reach(), level_NL)
+            self.variance_L = variances(self._reach(), self.level_NL)
 
     @cached_property
     def _frozen(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -190,20 +193,12 @@ class Task:
         ranks_N = metrics.midranks(self.level_N)
         return (ranks_N - ranks_N.mean()) / np.linalg.norm(ranks_N - ranks_N.mean())
 
-    @cached_property
-    def _frozen_coverage(self) -> float:
-        return self._coverage(self._frozen[0])
-
-    def _coverage(self, mean_NZ: torch.Tensor) -> float:
-        right_N = (self.model.decode(mean_NZ).argmax(-1) == operations().digits).all(-1)
-        return right_N.double().mean().item()
-
     @torch.no_grad()
     def evaluate(self) -> Mapping[str, float]:
         """Return the measures of the present weights.
 
         `hierarchy` is that of encoder A, which is the one that is decoded; `richness` the write-up's, in squares of the
-        radius as it is measured there; `kl` in nats per operation.
+        radius as it is measured there; `kl` in nats per operation; `loss` that of all operations, at these codes.
         """
         model = self.model
         mode = model.training
@@ -212,36 +207,63 @@ class Task:
         code_NZ = mean_NZ
         if self.sampled:
             code_NZ = mean_NZ + deviation_NZ * torch.randn_like(mean_NZ)
-        radius_N = model.projection.radius(code_NZ).numpy()
-        still = self.frozen_encoder and self.frozen_decoder and model.reads == "code"
-        coverage = self._frozen_coverage if still else self._coverage(mean_NZ)
-        d_LL = metrics.separation(self.level_N, radius_N)
+        reach_N = model.reach(code_NZ)
         measured = {
-            "hierarchy": self._hierarchy(radius_N),
-            "balanced_d": float(d_LL[np.triu_indices(LEVELS, 1)].mean()),
-            "coverage": coverage,
-            "richness": metrics.richness(self.level_N, radius_N),
+            **self._order((reach_N * model.unit).numpy()),
+            "coverage": self._coverage(mean_NZ),
             "kl": divergence(mean_NZ, deviation_NZ).item(),
+            "nats_needed": NEEDED_NATS,
+            "loss": self._loss_of_all(reach_N, mean_NZ, deviation_NZ),
         }
         model.train(mode)
         self.told(measured["hierarchy"])
         if self.homeostasis is not None:
-            self._balance(measured, code_NZ, radius_N)
+            self._balance(measured, code_NZ)
         return measured
 
-    def _hierarchy(self, radius_N: Any) -> float:
+    def _order(self, radius_N: Any) -> dict[str, float]:
+        """Return how the radii order the levels; NaN where a radius is not finite."""
         if not np.isfinite(radius_N).all():
-            return float("nan")
+            return dict.fromkeys(("hierarchy", "balanced_d", "richness"), math.nan)
         ranks_N = metrics.midranks(radius_N)
         ranks_N -= ranks_N.mean()
         size = float(np.linalg.norm(ranks_N))
-        return float(ranks_N @ self._level_ranks) / size if size else float("nan")
+        d_LL = metrics.separation(self.level_N, radius_N)
+        return {
+            "hierarchy": float(ranks_N @ self._level_ranks) / size if size else math.nan,
+            "balanced_d": float(d_LL[np.triu_indices(LEVELS, 1)].mean()),
+            "richness": metrics.richness(self.level_N, radius_N),
+        }
 
-    def _balance(self, measured: Mapping[str, float], code_NZ: torch.Tensor, radius_N: Any) -> None:
+    def _coverage(self, mean_NZ: torch.Tensor) -> float:
+        """Return the share of operations that come out of their mean codes; keep it and the cross-entropy."""
+        if self._decoded is None or not self._still:
+            logits_NDV = self.model.decode(mean_NZ)
+            digits_ND = operations().digits
+            right_N = (logits_NDV.argmax(-1) == digits_ND).all(-1)
+            self._decoded = right_N.double().mean().item(), reconstruction_loss(logits_NDV, digits_ND).item()
+        return self._decoded[0]
+
+    @property
+    def _still(self) -> bool:
+        """Whether what is decoded never changes."""
+        return self.frozen_encoder and self.frozen_decoder and self.model.reads == "code"
+
+    def _loss_of_all(self, reach_N: torch.Tensor, mean_NZ: torch.Tensor, deviation_NZ: torch.Tensor) -> float:
+        """Return the loss of all operations at once, decoded from their mean codes."""
+        total = 0.0
+        if self.radius_loss != "none":
+            total += self._radial(reach_N, self.level_NL).item()
+        if not (self.frozen_encoder and self.frozen_decoder):
+            assert self._decoded is not None
+            total += self._decoded[1] + self.beta * divergence(mean_NZ, deviation_NZ).item()
+        return total
+
+    def _balance(self, measured: Mapping[str, float], code_NZ: torch.Tensor) -> None:
         """Let the homeostasis see an epoch, and freeze and free what it says."""
         assert self.homeostasis is not None
-        some = np.random.default_rng(0).integers(len(radius_N), size=(2, PAIRS))  # the same pairs each time
-        point_NZ = (self.model.projection.direction(code_NZ) * torch.from_numpy(radius_N)[:, None]).numpy()
+        some = np.random.default_rng(0).integers(COUNT, size=(2, PAIRS))  # the same pairs each time
+        point_NZ = self.model.projection(code_NZ).numpy()
         apart = np.linalg.norm(point_NZ[some[0]] - point_NZ[some[1]], axis=1)
         distances = metrics.spearman(np.abs(self.level_N[some[0]] - self.level_N[some[1]]), apart)
         quality = distances + 1.5 * abs(measured["hierarchy"])
