@@ -125,7 +125,7 @@ PICTURED: dict[str, Picture] = {
 NOT_PICTURED: dict[str, str] = {
     "patience-spent": "It fires when the patience that you declared is spent, and never without one.",
     "trimtab-failed": "No training shows it: it reports that a part of Trimtab itself failed.",
-    "random-and-frozen": "A look at weights and no course: frozen tensors still hold the values of a new layer at step 16.",
+    "random-and-frozen": "A look at weights and no course: frozen tensors hold the values of a new layer at step 16.",
     "optimizer-state-reset": "A count and no course: the optimizer's own number of updates falls back three times.",
     "response-budget-spent": "No training shows it unless responses were asked for: it reports that one was used up.",
 }
