@@ -37,6 +37,7 @@ def standing(path):
 def test_an_interrupted_sweep_leaves_with_130_and_the_same_command_goes_on(elsewhere, capsys):
     Path("jobs.txt").write_text(JOBS)
     words = ["sweep", TOY, "--jobs", "jobs.txt", "--seeds", "1", "--workers", "1", "--name", "a", "--tick"]
+    words += ["--metric", "distance", "--better", "lower"]
     process = subprocess.Popen(
         [sys.executable, "-m", "trimtab", *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
