@@ -232,7 +232,7 @@ class Rule:
 def best_one_digit_rule(level_N: Array, values_ND: Array) -> Rule:
     """Return the rule that reads one digit and has the lowest hierarchy: what a result must beat to say anything.
 
-    For all operations it is "the first digit is -1" with -0.8011.
+    For all operations it is "the first digit is -1" with -0.8012.
     """
     rules = [
         Rule(digit=digit, value=int(value), hierarchy=hierarchy_of_groups(level_N, values_ND[:, digit] != value))
