@@ -21,6 +21,7 @@ HEALTHY = {
     "digits_gan.py": (["--epochs", "1"], lt, 4.0),
     "digits_mlp.py": (["--epochs", "1"], gt, 0.95),
     "digits_vae.py": (["--epochs", "1"], lt, 26.0),
+    "spirals_mlp.py": (["--epochs", "1"], lt, 0.15),
     "stdlib_char_gpt.py": (["--steps", "2"], lt, 1.9),
 }
 BROKEN = {

@@ -47,9 +47,16 @@ class PhaseOnPage:
     constant: list[tuple[str, str]]
 
 
-def render(summary: SweepSummary, results: Sequence[TrialResult], about: About) -> str:
-    """Return the report of a sweep as the text of one HTML file; the same sweep gives the same text."""
-    trials = sweep_page.trial_rows(results, about.folder)
+def render(summary: SweepSummary, results: Sequence[TrialResult], about: About, *, beside: Path | None = None) -> str:
+    """Return the report of a sweep as the text of one HTML file; the same sweep gives the same text.
+
+    Args:
+        summary: what is known of it.
+        results: every trial.
+        about: what stands beside them.
+        beside: the folder in which the page will stand, for its links; that of the sweep when None.
+    """
+    trials = sweep_page.trial_rows(results, about.folder, beside)
     failed = [row for row in trials if row.status == "failed"]
     return environment().get_template("sweep.html").render(
         about=about,
@@ -90,7 +97,7 @@ def write(summary: SweepSummary, results: Sequence[TrialResult], about: About, p
     if target is None:
         raise UserError(f"report: sweep {about.name!r} has no folder; say by `path` where its report shall be written")
     try:
-        target.write_text(render(summary, results, about), encoding="utf-8")
+        target.write_text(render(summary, results, about, beside=target.parent), encoding="utf-8")
     except OSError as error:
         raise UserError(f"report: cannot write {target} ({error.strerror}); name another file with -o") from None
     return target

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -304,18 +305,25 @@ def checkpoint_rows(summary: SweepSummary) -> list[CheckpointRow]:
     return rows
 
 
-def trial_rows(results: Sequence[TrialResult], folder: Path | None) -> list[TrialRow]:
-    """Return the trials in the order given; of very many the failed ones and the first of the others."""
+def trial_rows(results: Sequence[TrialResult], folder: Path | None, beside: Path | None = None) -> list[TrialRow]:
+    """Return the trials in the order given; of very many the failed ones and the first of the others.
+
+    Args:
+        results: every trial.
+        folder: of the sweep; None where there is none to link to.
+        beside: the folder of the page, that of the sweep when None.
+    """
+    links = _Links(folder, beside)
     shown = list(results)
     if len(shown) > MOST_TRIALS:
         failed = [result for result in shown if result.status == "failed"][:MOST_TRIALS]
         rest = [result for result in shown if result.status != "failed"][: MOST_TRIALS - len(failed)]
         kept = {id(result) for result in [*failed, *rest]}
         shown = [result for result in shown if id(result) in kept]
-    return [_trial_row(result, folder) for result in shown]
+    return [_trial_row(result, links) for result in shown]
 
 
-def _trial_row(result: TrialResult, folder: Path | None) -> TrialRow:
+def _trial_row(result: TrialResult, links: _Links) -> TrialRow:
     return TrialRow(
         phase=result.trial.phase,
         arm=result.trial.arm,
@@ -331,17 +339,25 @@ def _trial_row(result: TrialResult, folder: Path | None) -> TrialRow:
         stop_reason=result.stop_reason,
         findings=result.findings,
         run=result.run,
-        link=_link(folder, "runs", result.run, "report.html") if result.run else "",
-        log=_link(folder, "logs", f"{result.trial.key}.txt"),
+        link=links.to("runs", result.run, "report.html") if result.run else "",
+        log=links.to("logs", f"{result.trial.key}.txt"),
         error=result.error,
     )
 
 
-def _link(folder: Path | None, *parts: str) -> str:
-    """Return a link from the page to a file of the sweep's folder; empty where it is not there."""
-    if folder is None or not folder.joinpath(*parts).is_file():
-        return ""
-    return "/".join(quote(part) for part in parts)
+@dataclass(frozen=True, slots=True)
+class _Links:
+    """Links from a page in `beside` to files in the folder of a sweep."""
+
+    folder: Path | None
+    beside: Path | None
+
+    def to(self, *parts: str) -> str:
+        """Return the link to a file; empty where it is not there."""
+        if self.folder is None or not self.folder.joinpath(*parts).is_file():
+            return ""
+        way = os.path.relpath(self.folder.absolute(), (self.beside or self.folder).absolute())
+        return "/".join(quote(part) for part in (*([] if way == "." else Path(way).parts), *parts))
 
 
 def settings_table(phase: PhaseSummary) -> tuple[list[str], list[tuple[str, list[str]]]]:
