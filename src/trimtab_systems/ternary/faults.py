@@ -31,10 +31,10 @@ RANDOM_FROZEN_DECODER = Fault(
 LEVEL_MEAN_LOSS = Fault(
     name="level-mean-loss",
     summary="the loss judges the mean radius of a level, the metric each radius: one falls while the other gets worse",
-    change={"radius_loss": "level-mean", "epochs": 30},
+    change={"radius_loss": "level-mean", "max_radius": 0.99},
     expect=("past-its-peak",),
     causes=("objective-does-not-match-metric",),
-    budget=1170,
+    budget=780,
     preset="write-up-matched",
 )
 
@@ -103,8 +103,8 @@ UNSEEDED_START = Fault(
 
 NAN_AT_SMALL_WIDTH = Fault(
     name="nan-at-small-width",
-    summary="a hidden vector is divided by its length, and in a narrow encoder all of its units can be off",
-    change={"width": 16, "hidden_norm": "bare"},
+    summary="hidden vectors are divided by their deviation, which is zero where a narrow encoder has one unit left",
+    change={"width": 4, "hidden_norm": "bare"},
     expect=("loss-not-finite",),
     causes=("numerical-fault-in-loss",),
     budget=39,

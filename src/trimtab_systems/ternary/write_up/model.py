@@ -30,8 +30,8 @@ class Encoder(nn.Module):
     Args:
         latent: Z.
         width: w, of the first hidden layer; 256 in the write-up. The others have at least one unit.
-        hidden_norm: "guarded" and "bare" give the last hidden vector the length 1. A narrow network has inputs for
-            which all of its units are off: a bare division by that length of zero gives NaN.
+        hidden_norm: "guarded" and "bare" standardise the last hidden vector over its units. Where a narrow network has
+            one unit left, its deviation is zero, and a bare division by it gives NaN.
     """
 
     def __init__(self, latent: int, width: int, hidden_norm: HiddenNorm = "none"):
@@ -48,9 +48,10 @@ class Encoder(nn.Module):
         """Return mean and standard deviation of the codes, each (B, Z)."""
         hidden = self.layers(values_BD)
         if self.hidden_norm == "guarded":
-            hidden = F.normalize(hidden, dim=-1)
+            hidden = F.layer_norm(hidden, hidden.shape[-1:])
         elif self.hidden_norm == "bare":
-            hidden = hidden / hidden.norm(dim=-1, keepdim=True)
+            centred = hidden - hidden.mean(-1, keepdim=True)
+            hidden = centred / centred.square().mean(-1, keepdim=True).sqrt()
         return self.mean(hidden), (0.5 * self.log_variance(hidden).clamp(*LOG_VARIANCE)).exp()
 
 

@@ -61,7 +61,7 @@ class WriteUpConfig:
     reads: Reads = "code"
     """What the decoder reads: the "code" of encoder A, or its "point" in the ball, as later versions did."""
     hidden_norm: HiddenNorm = "none"
-    """The last hidden vector of an encoder is given the length 1, by a division that is "guarded" or "bare"."""
+    """The last hidden vector of an encoder is standardised over its units, by a "guarded" or a "bare" division."""
     second_encoder: bool = False
     """There is an encoder B with a head; both begin as copies of those of A, and are trained on the radii too."""
     second_encoder_rate: float = 0.1
