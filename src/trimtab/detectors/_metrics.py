@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from trimtab.detectors._course import OPENING, course_of, median
+from trimtab.records import Value
 from trimtab.trace import Trace
 
 KEEP = 0.5
@@ -147,12 +148,51 @@ def held_out_loss(trace: Trace, key: str, step: int) -> tuple[float, float] | No
     if is_loss(key) or name not in names:
         return None
     steps, values = trace.window(name, trace.step + 1)
-    finite = [(at, value) for at, value in zip(steps, values, strict=True) if isinstance(value, float)]
-    before = [value for at, value in finite if at <= step][-ABOUT:]
-    after = [value for at, value in finite if at > step]
+    known_ones = [(at, value) for at, value in zip(steps, values, strict=True) if finite(value)]
+    before = [value for at, value in known_ones if at <= step][-ABOUT:]
+    after = [value for at, value in known_ones if at > step]
     if not before or len(after) < ABOUT:
         return None
     return median(before), median(after[-ABOUT:])
+
+
+class Peak(NamedTuple):
+    """The peak of a metric by medians of three values, turned so that higher is better.
+
+    A moving average is late at a peak that follows a steep rise, and the scatter of a whole course is still that of its
+    steep beginning after a dozen values.
+
+    Attributes:
+        best, step: the highest median, and the step of its middle value.
+        now: the median of the latest three.
+        scatter: the usual deviation of single values since then, from second differences.
+    """
+
+    best: float
+    step: int
+    now: float
+    scatter: float
+
+
+def peak_of(trace: Trace, key: str, higher: bool, after: int) -> Peak | None:
+    """Return the peak of a metric that has at least `after` values of its own since then; None where it has not."""
+    steps, values = trace.window(key, trace.step + 1)
+    pairs = [(at, value if higher else -value) for at, value in zip(steps, values, strict=True) if finite(value)]
+    course = [value for _, value in pairs]
+    levels = [median(course[place : place + ABOUT]) for place in range(len(course) - ABOUT + 1)]
+    if not levels:
+        return None
+    top = max(range(len(levels)), key=lambda place: levels[place])
+    since = course[top + 1 :]
+    if len(since) < ABOUT + after:
+        return None
+    strayed = [0.5 * abs(c - 2.0 * b + a) for a, b, c in zip(since, since[1:], since[2:], strict=False)]
+    return Peak(best=levels[top], step=pairs[top + 1][0], now=levels[-1], scatter=median(strayed))
+
+
+def finite(value: Value) -> TypeGuard[float]:
+    """Say whether a value is a finite number."""
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def against_the_loss(levels: tuple[float, float] | None) -> bool:
@@ -160,10 +200,10 @@ def against_the_loss(levels: tuple[float, float] | None) -> bool:
     return levels is not None and 0.0 < levels[1] < LOWER * levels[0]
 
 
-def least(trace: Trace, metric: Metric, higher: bool, *, alone: bool = False) -> float:
-    """Return the smallest drop of a metric that is worth a word; `alone`: the loss of its data has got better."""
-    if higher or alone:
-        return (OF_A_SCORE_ALONE if alone else OF_A_SCORE) * abs(metric.best)
+def least(trace: Trace, metric: Metric, higher: bool) -> float:
+    """Return the smallest drop of a metric that is worth a word."""
+    if higher:
+        return OF_A_SCORE * abs(metric.best)
     size = max((abs(value) for value in course_of(trace).begin), default=0.0)
     return max(OF_A_LOSS * abs(metric.best), OF_THE_BEGINNING * size)
 

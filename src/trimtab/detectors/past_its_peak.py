@@ -9,8 +9,10 @@ from typing import Any
 from trimtab.detectors._course import FOLDS
 from trimtab.detectors._detector import Detector, number
 from trimtab.detectors._metrics import (
+    OF_A_SCORE_ALONE,
     OVERHEARD,
     Metric,
+    Peak,
     Smoothed,
     against_the_loss,
     held_out_loss,
@@ -18,6 +20,7 @@ from trimtab.detectors._metrics import (
     known,
     least,
     losses,
+    peak_of,
     still_learning,
 )
 from trimtab.records import Finding, Severity, Unknown
@@ -67,7 +70,7 @@ class PastItsPeak(Detector):
     scatters: float = 5.0
     """So many times the scatter of single values below the best average, which itself scatters by half of one."""
     lost: float = 0.1
-    """... and this share of what was gained, unless the loss of the same data got better."""
+    """... and this share of what was gained. Neither is asked for where the loss of the same data got better."""
 
     def detect(self, trace: Trace) -> Sequence[Finding] | Unknown | None:
         found: list[Finding] = []
@@ -79,10 +82,9 @@ class PastItsPeak(Detector):
             if metric.seen < self.values:
                 continue
             judged = True
-            if metric.since_best >= self.after:
-                finding = self._judge(trace, key, metric, higher)
-                if finding is not None:
-                    found.append(finding)
+            finding = self._judge(trace, key, metric, higher)
+            if finding is not None:
+                found.append(finding)
         if found:
             return found
         if not judged:
@@ -90,35 +92,55 @@ class PastItsPeak(Detector):
         return None
 
     def _judge(self, trace: Trace, key: str, metric: Metric, higher: bool) -> Finding | None:
-        sign, drop = (1.0 if higher else -1.0), metric.best - metric.average
-        held_out = held_out_loss(trace, key, metric.best_step)
-        alone = against_the_loss(held_out)
-        gained = 0.0 if alone else self.lost * metric.way
-        threshold = max(self.scatters * metric.scatter, gained, least(trace, metric, higher, alone=alone))
-        if not threshold > 0 or drop < threshold or not still_learning(trace, metric.best_step):
+        threshold = max(self.scatters * metric.scatter, self.lost * metric.way, least(trace, metric, higher))
+        drop = metric.best - metric.average
+        if (
+            metric.since_best >= self.after
+            and threshold > 0
+            and drop >= threshold
+            and still_learning(trace, metric.best_step)
+        ):
+            held_out = held_out_loss(trace, key, metric.best_step)
+            usual = Peak(metric.best, metric.best_step, metric.average, metric.scatter)
+            return self._say(trace, key, metric, higher, usual, threshold, held_out)
+        peak = peak_of(trace, key, higher, self.after)
+        held_out = None if peak is None else held_out_loss(trace, key, peak.step)
+        if peak is None or not against_the_loss(held_out) or not still_learning(trace, peak.step):
             return None
-        then, now = losses(trace, metric.best_step)
+        threshold = max(self.scatters * peak.scatter, OF_A_SCORE_ALONE * abs(peak.best))
+        if not threshold > 0 or peak.best - peak.now < threshold:
+            return None
+        return self._say(trace, key, metric, higher, peak, threshold, held_out)
+
+    def _say(
+        self, trace: Trace, key: str, metric: Metric, higher: bool, peak: Peak, threshold: float,
+        held_out: tuple[float, float] | None,
+    ) -> Finding:  # fmt: skip
+        sign, drop = (1.0 if higher else -1.0), peak.best - peak.now
+        then, now = losses(trace, peak.step)
+        way = peak.best - metric.first
         return self.finding(
             trace,
             severity=Severity.INFO if key.startswith(OVERHEARD) else Severity.WARNING,
             subject=key,
             summary=(
-                f"{key} was best at step {metric.best_step} ({number(sign * metric.best)}, moving average) and is "
-                f"{number(sign * metric.average)} at step {metric.last_step}, while the training loss fell from "
+                f"{key} was best at step {peak.step} ({number(sign * peak.best)}, smoothed) and is "
+                f"{number(sign * peak.now)} at step {metric.last_step}, while the training loss fell from "
                 f"{number(then)} to {number(now)}"
+                + ("" if held_out is None else f", and its own from {number(held_out[0])} to {number(held_out[1])}")
             ),
             measured=drop,
             threshold=threshold,
             evidence={
                 "last": sign * metric.last,
-                "average": sign * metric.average,
-                "best": sign * metric.best,
-                "best_step": float(metric.best_step),
-                "scatter": metric.scatter,
-                "lost": drop / metric.way if metric.way > 0 else 0.0,
+                "average": sign * peak.now,
+                "best": sign * peak.best,
+                "best_step": float(peak.step),
+                "scatter": peak.scatter,
+                "lost": drop / way if way > 0 else 0.0,
                 "loss_then": then,
                 "loss": now,
                 **({} if held_out is None else {"held_out_then": held_out[0], "held_out": held_out[1]}),
             },
-            since_step=metric.best_step,
+            since_step=peak.step,
         )

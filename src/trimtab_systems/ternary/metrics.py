@@ -67,6 +67,7 @@ BETTER: Mapping[str, Literal["higher", "lower"]] = {
     "balanced_d": "lower",
     "worst_adjacent_d": "lower",
     "coverage": "higher",
+    "loss": "lower",
 }
 """The measures that have a good direction. Richness has none: it falls while levels are sorted, and shall then stay."""
 
