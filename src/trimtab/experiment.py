@@ -37,7 +37,7 @@ from trimtab.train import preset_of, resolve
 log = logging.getLogger("trimtab")
 
 BUDGET = 60.0
-"""CPU seconds of a whole check; each probe gets its own budget, or less where they add up to more."""
+"""CPU seconds of a whole check, making the copies not counted; the probes share it out as their own budgets say."""
 
 FORM = (
     "expected a function that returns a trimtab.Training, or the four things (model, optimizer, loss, batches): an "
@@ -97,7 +97,7 @@ def check(
         accept: conditions on the start, such as "validation/loss <= 3.5".
         probes: what to run.
         only: claims to test; all by default.
-        budget: CPU seconds for all of them together.
+        budget: CPU seconds for all of them together, making the copies not counted.
         progress: told each claim before it is tested.
 
     Returns:
@@ -113,7 +113,7 @@ def check(
     with _unheard():
         subject = _subject(target, preset, fault, config_file, overrides, seed, checkpoint)
         _check_apart(subject)
-        share = min(budget / sum(one.budget for one in chosen), 1.0)
+        share = budget / sum(one.budget for one in chosen)
         results = []
         for probe in chosen:
             if progress is not None:
@@ -140,7 +140,7 @@ def _set_up(probe: Probe, share: float, accept: Sequence[str]) -> Probe:
     if not dataclasses.is_dataclass(probe) or isinstance(probe, type):
         return probe
     changes: dict[str, Any] = {}
-    if "budget" in {one.name for one in dataclasses.fields(probe)} and share < 1.0:
+    if "budget" in {one.name for one in dataclasses.fields(probe)}:
         changes["budget"] = probe.budget * share
     if accept and isinstance(probe, StartIsGoodEnough):
         changes["accept"] = tuple(accept)

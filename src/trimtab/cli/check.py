@@ -53,7 +53,9 @@ def _check(  # the level is lower than elsewhere: a claim fails from a warning o
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="CLAIM", help="Test this claim alone; repeatable.")
     ] = None,
-    budget: Annotated[float, typer.Option("--budget", metavar="SECONDS", help="CPU seconds for all claims.")] = 60.0,
+    budget: Annotated[
+        float, typer.Option("--budget", metavar="SECONDS", help="CPU seconds for all claims, building not counted.")
+    ] = 60.0,
     fail_on: FailOn = Level.WARNING,
     format: Format = Output.TEXT,
 ) -> int:

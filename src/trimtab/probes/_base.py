@@ -20,14 +20,14 @@ class Base(ABC):
     codes: tuple[str, ...] = ()
     """The codes of the findings that it may give."""
     budget: float = 10.0
-    """CPU seconds."""
+    """CPU seconds, making the copies not counted."""
 
     def run(self, subject: Subject) -> Result:
         """Test the claim on copies; random numbers, threads and gradient mode are as before afterwards."""
         clock = Clock(self.budget)
         with apart():
             result = self._test(subject, clock)
-        return replace(result, seconds=clock.spent)
+        return replace(result, seconds=clock.whole)
 
     @abstractmethod
     def _test(self, subject: Subject, clock: Clock) -> Result:

@@ -18,18 +18,29 @@ from trimtab.checkpoint import generators, loading
 from trimtab.probes._probe import Subject
 from trimtab.system import Training
 
+MOST_MAKING = 3.0
+"""Making the copies is free up to so many times the budget, and counts from there on."""
+_making = [0.0]
+"""CPU seconds that this process has spent on making copies."""
+
 
 class Clock:
-    """CPU seconds of the process since it was made, against a budget."""
+    """CPU seconds of the process since it was made, against a budget that making the copies does not count for."""
 
     def __init__(self, budget: float):
         self.budget = budget
-        self._began = time.process_time()
+        self._began, self._made = time.process_time(), _making[0]
+
+    @property
+    def whole(self) -> float:
+        """CPU seconds since then, with making the copies."""
+        return time.process_time() - self._began
 
     @property
     def spent(self) -> float:
-        """CPU seconds since then."""
-        return time.process_time() - self._began
+        """CPU seconds since then that count."""
+        making = _making[0] - self._made
+        return self.whole - min(making, MOST_MAKING * self.budget)
 
     @property
     def left(self) -> float:
@@ -69,7 +80,11 @@ def copy_of(subject: Subject, seed: int | None = None, config: Any = None) -> Tr
     """
     seed = subject.seed if seed is None else seed
     _seed_everything(seed)
-    training = subject.make(subject.config if config is None else config, seed)
+    began = time.process_time()
+    try:
+        training = subject.make(subject.config if config is None else config, seed)
+    finally:
+        _making[0] += time.process_time() - began
     training.model.train()
     return training
 

@@ -71,7 +71,7 @@ class CheckpointLoadsIdentically(Base):
     claim: str = "checkpoint-loads-identically"
     codes: tuple[str, ...] = ("load-not-repeatable",)
     budget: float = 10.0
-    """CPU seconds."""
+    """CPU seconds, making the copies not counted."""
     loads: int = 5
     """Copies, each with a seed of its own. Two show what is random; five show how far the metrics scatter."""
     fresh: tuple[str, ...] = ()

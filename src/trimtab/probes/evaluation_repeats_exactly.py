@@ -44,7 +44,7 @@ class EvaluationRepeatsExactly(Base):
     claim: str = "evaluation-repeats-exactly"
     codes: tuple[str, ...] = ("evaluation-not-repeatable",)
     budget: float = 5.0
-    """CPU seconds."""
+    """CPU seconds, making the copies not counted."""
     times: int = 3
     """Evaluations of the same weights; noise that two of them hide by chance, a third shows."""
     updates: int = 10

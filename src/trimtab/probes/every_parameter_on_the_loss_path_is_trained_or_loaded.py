@@ -70,7 +70,7 @@ class EveryParameterOnTheLossPathIsTrainedOrLoaded(Base):
         "frozen-in-optimizer",
     )  # fmt: skip
     budget: float = 8.0
-    """CPU seconds."""
+    """CPU seconds, making the copies not counted."""
     updates: int = 5
     """Layers that wait for others to leave zero, as those of an adapter, get a gradient at the second update."""
     batches: int = 3

@@ -56,7 +56,7 @@ class SameSeedRepeatsExactly(Base):
     claim: str = "same-seed-repeats-exactly"
     codes: tuple[str, ...] = ("seed-not-honoured",)
     budget: float = 5.0
-    """CPU seconds."""
+    """CPU seconds, making the copies not counted."""
     updates: int = 8
     """A data order or a dropout without seed differs at the first update; the others are for what comes later."""
     rounding: float = 1e-4

@@ -36,6 +36,8 @@ Gate = Literal["no", "neutral", "choice", "switch"]
 """What keeps a setting from acting: nothing known, a zero or a factor of one, a choice among words, a yes-or-no."""
 
 
+LEAST = 3
+"""A training is not made shorter than so many of its epochs: what happens between two of them happens twice then."""
 NO_OTHER = "no other value is known for it"
 
 
@@ -56,6 +58,7 @@ class _Setting:
     gated: Gate = "no"
     depth: int = 0
     whole: bool = False
+    length: str = "the training"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,13 +101,15 @@ class SettingsHaveEffect(Base):
     claim: str = "settings-have-effect"
     codes: tuple[str, ...] = ("setting-without-effect",)
     budget: float = 30.0
-    """CPU seconds; shared out over the settings, and what was not reached is said."""
+    """CPU seconds, making the copies not counted; shared out over the settings, and what was not reached is said."""
     only: tuple[str, ...] = ()
     """Settings to test; all by default."""
     updates: int = 20
     """Updates that are compared first; most settings differ at the first one."""
     values: int = 6
     """Other values of a setting that are tried before it is suspected: a number has so many neighbours."""
+    long_values: int = 2
+    """Other values that are tried to the end of a training."""
     gate_updates: int = 4
     """Updates that are compared with another setting switched on."""
     schedule_steps: int = 20_000
@@ -258,13 +263,13 @@ class SettingsHaveEffect(Base):
         suspects = [one for one in suspects if not one.where]
         self._switch_on(subject, config, suspects, reads, clock)
         suspects = [one for one in suspects if not self._excused(one, reads)]
-        short, whole = self._shortened(subject, config, states, suspects, clock)
+        short, whole, length = self._shortened(subject, config, states, suspects, clock)
         if not suspects or short is None:
             return
         long = list(self._record(subject, short, None if whole else self.updates))
         steps = sum(1 for where, _ in long if where.startswith("at update"))
         for one in suspects:
-            for value in one.tried[:2]:
+            for value in one.tried[: self.long_values]:
                 if clock.left == 0.0:
                     break
                 try:
@@ -273,7 +278,7 @@ class SettingsHaveEffect(Base):
                     )
                 except Exception:  # noqa: BLE001 - in the shorter training the value does not fit
                     continue
-                one.depth, one.whole = steps, whole
+                one.depth, one.whole, one.length = steps, whole, length
                 if one.where:
                     break
 
@@ -321,31 +326,33 @@ class SettingsHaveEffect(Base):
         states: Sequence[_Setting],
         suspects: Sequence[_Setting],
         clock: Clock,
-    ) -> tuple[Any, bool]:
-        """Return a configuration whose whole training fits the budget for all suspects, and whether it is whole.
+    ) -> tuple[Any, bool, str]:
+        """Return a configuration whose whole training fits the budget, whether it is whole, and what to call it.
 
         A setting that changes the length of the training makes it shorter; without one the updates that fit are taken.
         """
         if not suspects or clock.left == 0.0:
-            return None, False
+            return None, False, ""
         began, training = clock.spent, copy_of(subject)
         training.evaluate()
         taken = sum(1 for _ in updates(training, min(self.updates, training.steps)))
         each = max((clock.spent - began) / max(taken, 1), 1e-6)
-        fit = clock.left * 0.7 / (each * (1 + 2 * len(suspects)))
+        fit = clock.left * 0.7 / (each * (1 + self.long_values * len(suspects)))
         if fit >= training.steps:
-            return config, True
+            return config, True, "the training"
         for one in states:
             if one.where != "in what it declares" or type(one.value) is not int or one.value < 2:
                 continue
-            value = max(int(one.value * fit / training.steps), 1)
+            value = max(int(one.value * fit / training.steps), LEAST)
+            if value >= one.value:
+                continue
             try:
                 short = changed(config, one.name, value)
                 if copy_of(subject, config=short).steps <= max(training.steps * value // one.value, 1):
-                    return short, True
+                    return short, True, f"a training with {one.name}={value}"
             except Exception:  # noqa: BLE001 - the settings do not allow a training as short as that
                 continue
-        return config, False
+        return config, False, ""
 
     @staticmethod
     def _presets(subject: Subject) -> list[Any]:
@@ -393,7 +400,7 @@ class SettingsHaveEffect(Base):
 
     def _accused(self, one: _Setting, unread: bool, severity: Severity) -> Finding:
         tried = listed([f"{value!r:.30}" for value in one.tried], 4)
-        far = f"all {one.depth} updates of a training" if one.whole else f"the first {one.depth} updates"
+        far = f"all {one.depth} updates of {one.length}" if one.whole else f"the first {one.depth} updates"
         words = (
             f"{one.name} has no effect: with {tried} in place of {one.value!r:.30} every loss, metric and weight of "
             f"{far} is the same to the last bit, and so is the schedule"

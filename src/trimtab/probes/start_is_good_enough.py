@@ -142,7 +142,7 @@ class StartIsGoodEnough(Base):
     claim: str = "start-is-good-enough"
     codes: tuple[str, ...] = ("start-too-bad",)
     budget: float = 10.0
-    """CPU seconds."""
+    """CPU seconds, making the copies not counted."""
     accept: tuple[str, ...] = ()
     """Conditions such as "validation/hierarchy <= 0"; without them the milestones of the System due by step 0."""
     seeds: int = 10
