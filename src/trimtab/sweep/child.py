@@ -106,6 +106,25 @@ def die_with(pipe: int) -> None:
     threading.Thread(target=wait, name="trimtab-life", daemon=True).start()
 
 
+_WARDEN = "import os, sys; os.read(int(sys.argv[1]), 1); os.killpg(0, 9)"
+
+
+def _leave_nothing_behind() -> None:
+    """Start a process that kills this process group when this process is gone, even by SIGKILL.
+
+    A script is a grandchild: it would go on without anybody who reads what it does.
+    """
+    if os.getpgrp() != os.getpid():
+        return  # started by hand: the group is the shell's
+    watched, _ = os.pipe()  # the other end is open as long as this process is
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: what ends the others must not end it
+    try:
+        subprocess.Popen([sys.executable, "-I", "-S", "-c", _WARDEN, str(watched)], pass_fds=[watched])
+    finally:
+        signal.signal(signal.SIGINT, before)
+        os.close(watched)
+
+
 class _OfSystem:
     """Trains a System; keeps the best weights in memory while it does."""
 
@@ -245,6 +264,7 @@ class _OfScript:
 
     def run(self) -> TrialResult:
         job = self.job
+        _leave_nothing_behind()
         words = [sys.executable, "-m", "trimtab", "watch", "--quiet", "--fail-on", "never", "--root", str(job.runs)]
         process = subprocess.Popen([*words, "--name", name_of(job), job.trial.target, *arguments_of(job)])
         try:

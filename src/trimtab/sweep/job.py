@@ -154,7 +154,7 @@ def write_json(path: Path, plain: Mapping[str, Any]) -> None:
     os.replace(temporary, path)
 
 
-def ended_as(job: Job, job_file: Path, returncode: int, *, stopped: bool) -> Ended:
+def ended_as(job: Job, job_file: Path, returncode: int, *, stopped: bool, otherwise: str = "") -> Ended:
     """Return how a trial ended whose process has left, from what it wrote.
 
     Args:
@@ -162,6 +162,7 @@ def ended_as(job: Job, job_file: Path, returncode: int, *, stopped: bool) -> End
         job_file: its file.
         returncode: negative for a signal.
         stopped: it was asked to end.
+        otherwise: what is known of the reason where it wrote no result; by default what its log says.
     """
     try:
         result = TrialResult.from_dict(decode(json.loads(result_path(job_file).read_bytes())))
@@ -173,6 +174,8 @@ def ended_as(job: Job, job_file: Path, returncode: int, *, stopped: bool) -> End
         return Ended(returncode=returncode, result=result, error=result.error)
     if stopped:
         return Ended(returncode=returncode, error="interrupted")
+    if otherwise:
+        return _failed(job, returncode, otherwise)
     last = last_line(job.log)
     if returncode < 0:
         how = f"killed by {_signal_name(-returncode)}"

@@ -1,0 +1,1 @@
+"""Trimtab inside other tools, one file each; importing this package imports none of them."""
