@@ -22,18 +22,19 @@ pytestmark = [
 ]
 
 
+NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+
+
 @pytest.fixture
 def cluster(monkeypatch):
-    """A cluster whose head runs no trials; nodes are added by the test."""
+    """A cluster of one node; a test adds another."""
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     pytest.importorskip("ray", reason="Ray is not installed (pip install 'trimtab[ray]')")
     import ray
     from ray.cluster_utils import Cluster
 
-    small = {"include_dashboard": False, "object_store_memory": 80 * 2**20}
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **small})
-    made.small = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+    made = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
     yield made
     ray.shutdown()
     made.shutdown()
@@ -42,7 +43,7 @@ def cluster(monkeypatch):
 def test_a_trial_whose_node_dies_is_lost_and_one_that_is_stopped_ends(cluster, tmp_path):
     from trimtab.integrations.ray import RayEngine
 
-    node = cluster.add_node(**cluster.small)
+    node = cluster.add_node(**NODE)
     with RayEngine(cluster.address) as engine:
         assert engine.slots == 2
         handles = [engine.start(sleeper(tmp_path, name)) for name in ("one", "two")]
@@ -88,7 +89,7 @@ def test_a_sweep_on_two_nodes_of_which_one_dies_loses_nothing_and_is_the_same_as
         metric="distance",
         seeds=(0, 1, 2),
     )
-    node = cluster.add_node(**cluster.small)
+    node = cluster.add_node(**NODE)
     killed = []
 
     class Watcher:
