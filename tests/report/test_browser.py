@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.report import swept
 from tests.report.recorded import broken, record, training
+from trimtab.report import sweep
 from trimtab.report.html import write
 
 CHROMIUM = os.environ.get("TRIMTAB_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
@@ -14,6 +16,8 @@ FLAGS = [
     "--no-sandbox", "--headless", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+
+SWEEPS = ("seven_phases", "all_failed")
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (apt-get install chromium)")
 
@@ -31,7 +35,11 @@ def browser():
 def pages(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     runs = {"broken": broken(root), "clean": record(root, training(120)), "empty": record(root, [], ended=None)}
-    return {name: write(run) for name, run in runs.items()}
+    written = {name: write(run) for name, run in runs.items()}
+    for name in SWEEPS:
+        path = root / f"{name}.html"
+        written[name] = sweep.write(*swept.summary_of(swept.EVERY[name]()), swept.about(), path)
+    return written
 
 
 def opened(browser, path: Path, *, width, height, scheme="light"):
@@ -76,7 +84,7 @@ def contrast(page, selector):
     )
 
 
-@pytest.mark.parametrize("name", ["broken", "clean", "empty"])
+@pytest.mark.parametrize("name", ["broken", "clean", "empty", *SWEEPS])
 @pytest.mark.parametrize(("width", "height"), [(390, 844), (1280, 800)])
 def test_the_page_is_quiet_fits_its_width_and_shows_the_verdict_first(browser, pages, name, width, height):
     page = opened(browser, pages[name], width=width, height=height)
@@ -94,9 +102,10 @@ def test_the_page_is_quiet_fits_its_width_and_shows_the_verdict_first(browser, p
     page.close()
 
 
+@pytest.mark.parametrize("name", ["broken", "seven_phases"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_follows_the_colour_scheme_and_can_be_read_in_both(browser, pages, scheme):
-    page = opened(browser, pages["broken"], width=1280, height=800, scheme=scheme)
+def test_the_page_follows_the_colour_scheme_and_can_be_read_in_both(browser, pages, scheme, name):
+    page = opened(browser, pages[name], width=1280, height=800, scheme=scheme)
     for details in page.query_selector_all("details"):
         details.evaluate("element => element.open = true")
     ground = luminance(page.evaluate("getComputedStyle(document.body).backgroundColor"))
@@ -121,15 +130,33 @@ def test_the_page_follows_the_colour_scheme_and_can_be_read_in_both(browser, pag
     page.close()
 
 
-def test_text_in_drawings_is_real_text_and_large_enough_on_a_phone(browser, pages):
-    page = opened(browser, pages["broken"], width=390, height=844)
+@pytest.mark.parametrize("name", ["broken", "seven_phases"])
+def test_text_in_drawings_is_real_text_and_large_enough_on_a_phone(browser, pages, name):
+    page = opened(browser, pages[name], width=390, height=844)
     sizes = page.evaluate(
         """() => [...document.querySelectorAll("svg.plot text")].map(text =>
             parseFloat(getComputedStyle(text).fontSize) * text.getScreenCTM().a)"""
     )
     assert len(sizes) > 30
     assert min(sizes) >= 8.5
-    assert page.evaluate("document.querySelector('svg.plot').textContent.includes('step')")
+    word = "step" if name == "broken" else "validation/hierarchy"
+    assert page.evaluate("word => document.querySelector('svg.plot').textContent.includes(word)", word)
+    page.close()
+
+
+def test_no_text_of_a_drawing_of_a_sweep_is_cut_off(browser, pages):
+    page = opened(browser, pages["seven_phases"], width=1280, height=800)
+    outside = page.evaluate(
+        """() => [...document.querySelectorAll("svg.plot")].flatMap(drawing => {
+            const frame = drawing.getBoundingClientRect();
+            return [...drawing.querySelectorAll("text")].filter(text => {
+                const box = text.getBoundingClientRect();
+                return box.left < frame.left - 1 || box.right > frame.right + 1 ||
+                    box.top < frame.top - 1 || box.bottom > frame.bottom + 1;
+            }).map(text => text.textContent);
+        })"""
+    )
+    assert outside == []
     page.close()
 
 
