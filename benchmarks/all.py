@@ -15,6 +15,7 @@ BENCHMARKS = (
     "benchmarks.recovery",
     "benchmarks.checkpoint_mismatch",
     "benchmarks.kill",
+    "benchmarks.interval_coverage",
 )
 
 

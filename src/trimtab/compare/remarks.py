@@ -1,7 +1,8 @@
 """What a sweep got wrong by itself, read from its runs: one small pure function for each fault.
 
-The eight here are the faults of a published sweep of 55 runs, whose every conclusion fell to one of them. Those about
-plans and failures are in `hygiene.py`. A rule looks at Evidence and returns remarks; its name is their code. The first
+Eight of them are the faults of a published sweep of 55 runs, whose every conclusion fell to one of them: five about
+comparing arms are here, three about how runs begin and end in `courses.py`. Those about plans and failures are in
+`hygiene.py`. A rule looks at Evidence and returns remarks; its name is their code. The first
 sentence of its docstring says what it sees, the last paragraph what would be a false alarm.
 """
 
@@ -13,28 +14,18 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from trimtab.compare import hygiene
+from trimtab.compare import courses, hygiene
 from trimtab.compare.declared import differing
-from trimtab.compare.evidence import Evidence, margin_of, optimism, spread_of_starts
+from trimtab.compare.evidence import Evidence, margin_of, optimism
 from trimtab.compare.summary import PairSummary, PhaseSummary, Remark
-from trimtab.compare.words import interval, listed, middle, number
-from trimtab.statistics import ALPHA, correlation, mean
+from trimtab.compare.words import listed, number
+from trimtab.statistics import ALPHA, mean
 from trimtab.trial import TrialResult
 
 Rule = Callable[[Evidence], Sequence[Remark]]
 
 PAIRS_FOR_A_TEST = 6
 """The fewest pairs whose sign-flip test can give p < 0.05."""
-DECIDED = 0.8
-"""A correlation of start and result at which the start decides the result (`ternary.md` 7, "InitGate")."""
-SURE = 0.99
-"""Level of the interval that such a correlation must keep away from 0: a report looks at many phases."""
-STARTS_APART = 0.05
-"""Starts from one checkpoint that scatter by more than this part of the metric itself are not the same start."""
-OFTEN = 0.5
-"""A rank correlation of bad starts with late peaks from here on says that they belong together."""
-FROZEN_CODES = ("random-and-frozen",)
-"""Findings of a part that was never trained and never loaded; every error whose code begins with "frozen" as well."""
 
 
 def setting_without_effect(evidence: Evidence) -> list[Remark]:
@@ -135,7 +126,8 @@ def identical_until_the_peak(evidence: Evidence) -> list[Remark]:
 def _identical_until(phase: PhaseSummary, held: Sequence[Mapping[str, Any]]) -> Remark:
     def words(one: Mapping[str, Any]) -> str:
         parted = f", they part at update {min(one['parts_at'])}" if one["parts_at"] else ""
-        best = f"{one['better']} was best after {max(one['best_steps'])} updates"
+        steps = max(one["best_steps"])
+        best = f"{one['better']} was best " + (f"after {steps} updates" if steps else "before it was trained")
         return f"{best} and is the same as {one['other']} until then{parted}"
 
     return Remark(
@@ -144,7 +136,7 @@ def _identical_until(phase: PhaseSummary, held: Sequence[Mapping[str, Any]]) -> 
         subject=listed(dict.fromkeys(name for one in held for name in (one["better"], one["other"]))),
         severity="warning",
         summary=f"{len(held)} of {len(phase.pairs)} comparisons rest on a best that lies before the arms differ: "
-        + listed((words(one) for one in held), shown=2),
+        + listed((words(one) for one in held), shown=2, between="; "),
         evidence={"pairs": [dict(one) for one in held]},
     )
 
@@ -184,6 +176,11 @@ def too_few_seeds(evidence: Evidence) -> list[Remark]:
         ask = f"; a difference like it needs about {needed} seeds an arm{spread}" if needed else ""
         if pair.n < 2:
             what = "with one seed an arm no difference can be told from chance"
+            lent = next((one for one in evidence.phases if one.name == pair.spread_from), None)
+            if lent is not None and math.isfinite(lent.spread):
+                what += (
+                    f", and runs of {lent.name or 'one arm'} spread by a standard deviation of {number(lent.spread)}"
+                )
         elif below:
             what = f"the smallest detectable difference with n={pair.n} is {number(pair.smallest_detectable)}"
         else:
@@ -218,7 +215,7 @@ def best_of_noisy_evaluations(evidence: Evidence) -> list[Remark]:
 
     The best of many noisy evaluations is better than the weights are, the more so the more there were. Looks at the
     distance between evaluations in each arm, and at what the best weights gave when they were measured anew. Phases
-    that differ in this from each other are a fact.
+    that differ in this from each other are only a fact where nobody measured that evaluations have noise.
 
     A false alarm: evaluations without noise of a training that only gets better; then the grids still differ, and the
     finer one finds its best more exactly.
@@ -248,7 +245,7 @@ def best_of_noisy_evaluations(evidence: Evidence) -> list[Remark]:
             Remark(
                 code="best-of-noisy-evaluations",
                 subject="evaluation grids of the phases",
-                severity="info",
+                severity="warning" if evidence.noise > 0.0 else "info",
                 summary="bests of different phases are not comparable, for they were evaluated every "
                 + listed((f"{'/'.join(map(str, its))} updates ({name})" for name, its in every.items()), shown=8),
                 evidence={"spacing": every},
@@ -265,7 +262,7 @@ def _noise_like_the_gap(phase: PhaseSummary, results: Sequence[TrialResult], evi
     noise = evidence.noise if math.isfinite(evidence.noise) else 0.0
     lucky, gap = mean(known), abs(pair.difference)
     size = max(noise, lucky)
-    if size <= 0.0 or 2 * size < gap or (math.isfinite(phase.spread) and 2 * size < phase.spread):
+    if size <= 0.0 or gap == 0.0 or 2 * size < gap or (math.isfinite(phase.spread) and 2 * size < phase.spread):
         return []
     again: dict[str, list[float]] = {}
     for result in results:
@@ -357,209 +354,12 @@ def _leader(phase: PhaseSummary, way: str, sign: float) -> str:
     return max(known, key=lambda arm: (sign * getattr(arm, way), arm.name)).name if known else ""
 
 
-def start_not_controlled(evidence: Evidence) -> list[Remark]:
-    """The metric before training decides the best one, or runs that load one checkpoint start at different places.
-
-    Either way the result tells where a run began and not what its settings do; look at the loading of weights first.
-    Seeds count once, however many arms share them. Needs the metric before the first update.
-
-    A false alarm: a new head on loaded weights does start at different places; then the start is the head's. A strong
-    correlation of few seeds by chance: so there must be six, and a 99 % interval must keep away from 0.
-    """
-    found = []
-    for phase in evidence.phases:
-        by_arm = evidence.by_arm(phase.name)
-        by_seed: dict[int, list[TrialResult]] = {}
-        for its in by_arm.values():
-            for seed, result in its.items():
-                if math.isfinite(result.start) and math.isfinite(result.best):
-                    by_seed.setdefault(seed, []).append(result)
-        starts = [mean([result.start for result in by_seed[seed]]) for seed in sorted(by_seed)]
-        bests = [mean([result.best for result in by_seed[seed]]) for seed in sorted(by_seed)]
-        r = correlation(starts, bests, level=SURE)
-        if r.n >= PAIRS_FOR_A_TEST and abs(r.r) >= DECIDED and r.interval.known and not r.interval.holds(0.0):
-            found.append(
-                Remark(
-                    code="start-not-controlled",
-                    phase=phase.name,
-                    subject="start and best",
-                    severity="warning",
-                    summary=f"the metric before training decides the best one: r = {r.r:.2f} (99 % interval "
-                    f"{interval(r.interval)}, {r.n} seeds); check the loading of weights and the first loss",
-                    evidence={"r": r.r, "low": r.interval.low, "high": r.interval.high, "n": r.n},
-                )
-            )
-        for arm, its in by_arm.items():
-            found += _starts_apart(phase, arm, [its[seed] for seed in sorted(its)], evidence.noise)
-    return found
-
-
-def _starts_apart(phase: PhaseSummary, arm: str, results: Sequence[TrialResult], noise: float) -> list[Remark]:
-    loaded = {
-        key: value
-        for key, value in phase.arm(arm).settings.items()
-        if isinstance(value, str) and value and ("checkpoint" in key or value.startswith("checkpoint:"))
-    }
-    starts = [result.start for result in results if math.isfinite(result.start)]
-    spread = spread_of_starts(results)
-    if not loaded or len(starts) < 3:
-        return []
-    size = max(abs(middle(starts)), *(abs(result.best) for result in results if math.isfinite(result.best)))
-    if not spread > max(5.0 * noise if math.isfinite(noise) else 0.0, STARTS_APART * size):
-        return []
-    return [
-        Remark(
-            code="start-not-controlled",
-            phase=phase.name,
-            subject=arm,
-            severity="warning",
-            summary=f"{arm}: {len(starts)} runs load one checkpoint ({', '.join(loaded)}) and start between "
-            f"{number(min(starts))} and {number(max(starts))} (sd {number(spread)}); some weights were not loaded",
-            evidence={"starts": starts, "sd": spread, "settings": dict(loaded), "noise": noise},
-        )
-    ]
-
-
-def stopping_harms_late_starters(evidence: Evidence) -> list[Remark]:
-    """Early stopping ended runs that would have become better, those with a bad start above all.
-
-    Seen in two ways. On one seed an arm was stopped, and another arm that took the same steps until then went on and
-    became better, by more than noise. Or in one phase runs with a worse start are at their best later (rank correlation
-    with its interval above 0), and some of them later than where other runs of the sweep were stopped.
-
-    A false alarm: an arm that learns slowly by its settings; so in the first way both must be one training until the
-    stop, and in the second only seeds are compared.
-    """
-    found = []
-    for phase in evidence.phases:
-        by_arm = evidence.by_arm(phase.name)
-        harmed: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        cut = [arm for arm, its in by_arm.items() if any(result.status == "stopped" for result in its.values())]
-        for stopped, longer in ((a, b) for a in cut for b in by_arm if a != b):
-            for seed in sorted(set(by_arm[stopped]) & set(by_arm[longer])):
-                one, other = by_arm[stopped][seed], by_arm[longer][seed]
-                gain = _gain_after(one, other, evidence)
-                if gain > 0.0:
-                    harmed.setdefault((stopped, longer), []).append({"seed": seed, "stopped": one.steps, "gain": gain})
-        found += [
-            Remark(
-                code="stopping-harms-late-starters",
-                phase=phase.name,
-                subject=stopped,
-                severity="warning",
-                summary=f"{stopped} was stopped after {listed(str(one['stopped']) for one in its)} updates; {longer}, "
-                f"the same training until then, went on and became better by {number(max(one['gain'] for one in its))} "
-                f"on {len(its)} of {len(set(by_arm[stopped]) & set(by_arm[longer]))} seeds",
-                evidence={"arm": stopped, "longer": longer, "seeds": its},
-            )
-            for (stopped, longer), its in harmed.items()
-        ]
-        found += _late_ones(phase, evidence)
-    return found
-
-
-def _gain_after(stopped: TrialResult, longer: TrialResult, evidence: Evidence) -> float:
-    """Return by how much a run became better after the point where its twin was stopped; 0 if not, or not known."""
-    if stopped.status != "stopped" or not stopped.points or longer.steps <= stopped.steps:
-        return 0.0
-    end = stopped.points[-1][0]
-    if evidence.trajectories.same_weights_at(stopped, longer, end) is False:
-        return 0.0
-    ours = dict(longer.points)
-    if any(ours.get(step, value) != value for step, value in stopped.points):
-        return 0.0
-    later = [evidence.sign * value for step, value in longer.points if step > end and math.isfinite(value)]
-    gain = max(later, default=-math.inf) - evidence.sign * stopped.best
-    return gain if gain > margin_of(longer, evidence.noise) else 0.0
-
-
-def _late_ones(phase: PhaseSummary, evidence: Evidence) -> list[Remark]:
-    stops = [result.steps for result in evidence.results if result.complete and result.status == "stopped"]
-    runs = [run for run in evidence.of_phase(phase.name) if math.isfinite(run.start) and math.isfinite(run.best)]
-    by_seed: dict[int, list[TrialResult]] = {}
-    for run in runs:
-        by_seed.setdefault(run.trial.seed, []).append(run)
-    if not stops or len(by_seed) < PAIRS_FOR_A_TEST:
-        return []
-    badness = [mean([-evidence.sign * run.start for run in by_seed[seed]]) for seed in sorted(by_seed)]
-    peaks = [mean([run.best_step for run in by_seed[seed]]) for seed in sorted(by_seed)]
-    r = correlation(badness, peaks, "spearman")
-    end, usual = middle(stops), middle([-evidence.sign * run.start for run in runs])
-    late = [run for run in runs if -evidence.sign * run.start > usual and _later_gain(run, end, evidence) > 0.0]
-    if not late or not r.r >= OFTEN or not r.interval.low > 0.0:
-        return []
-    return [
-        Remark(
-            code="stopping-harms-late-starters",
-            phase=phase.name,
-            subject=listed(f"seed {run.trial.seed}" for run in late),
-            severity="warning",
-            summary=f"runs with a bad start peak late (rank correlation {r.r:.2f} {interval(r.interval)}, {r.n} seeds)"
-            f": {len(late)} of {len(runs)} became better after update {number(end)}, where half of the "
-            f"{len(stops)} stopped runs had ended; the latest peaked at {max(run.best_step for run in late)}",
-            evidence={
-                "r": r.r,
-                "low": r.interval.low,
-                "stops": sorted(stops),
-                "late": [(run.trial.arm, run.trial.seed, run.start, run.best_step) for run in late],
-            },
-        )
-    ]
-
-
-def _later_gain(run: TrialResult, end: float, evidence: Evidence) -> float:
-    """Return by how much a run became better after `end` updates; 0 where that is noise."""
-    values = [(step, evidence.sign * value) for step, value in run.points if math.isfinite(value)]
-    before = max((value for step, value in values if step <= end), default=-math.inf)
-    gain = max((value for step, value in values if step > end), default=-math.inf) - before
-    return gain if gain > margin_of(run, evidence.noise) else 0.0
-
-
-def conclusion_from_a_frozen_part(evidence: Evidence) -> list[Remark]:
-    """Runs of an arm were trained with a part that was random and frozen, so their result says nothing about the arm.
-
-    Read from the findings of the runs.
-
-    A false alarm: a fixed random projection that is meant; the finding itself can then be silenced with a reason.
-    """
-    found = []
-    for phase in evidence.phases:
-        arms: dict[str, list[int]] = {}
-        codes: set[str] = set()
-        for result in evidence.results:
-            hit = {code for code, severity in result.findings if _is_frozen(code, severity)}
-            if result.trial.phase == phase.name and hit:
-                arms.setdefault(result.trial.arm, []).append(result.trial.seed)
-                codes |= hit
-        if arms:
-            runs = sum(map(len, arms.values()))
-            words = listed(f"{arm} (seeds {listed(map(str, sorted(seeds)))})" for arm, seeds in arms.items())
-            found.append(
-                Remark(
-                    code="conclusion-from-a-frozen-part",
-                    phase=phase.name,
-                    subject=listed(arms),
-                    severity="error",
-                    summary=f"{runs} runs trained around a part that was random and frozen: {words}; "
-                    f"what they show is no property of these arms ({', '.join(sorted(codes))})",
-                    evidence={"arms": {arm: sorted(seeds) for arm, seeds in arms.items()}, "codes": sorted(codes)},
-                )
-            )
-    return found
-
-
-def _is_frozen(code: str, severity: str) -> bool:
-    return code in FROZEN_CODES or (code.startswith("frozen") and severity in ("error", "fatal"))
-
-
 REMARKS: tuple[Rule, ...] = (
-    conclusion_from_a_frozen_part,
+    *courses.RULES,
     setting_without_effect,
     identical_until_the_peak,
     too_few_seeds,
     best_of_noisy_evaluations,
     scores_mixed,
-    start_not_controlled,
-    stopping_harms_late_starters,
     *hygiene.RULES,
 )

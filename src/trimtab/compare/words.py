@@ -34,11 +34,11 @@ def probability(p: float) -> str:
     return "p < 0.0001" if p < 0.0001 else f"p = {p:.2g}"
 
 
-def listed(names: Iterable[str], shown: int = SHOWN) -> str:
-    """Return "a, b, c", with how many more there are where there are many."""
+def listed(names: Iterable[str], shown: int = SHOWN, between: str = ", ") -> str:
+    """Return "a, b, c", or with another sign between them, with how many more there are where there are many."""
     every = list(names)
     more = len(every) - shown
-    return ", ".join(every if more <= 0 else [*every[:shown], f"{more} more"])
+    return between.join(every if more <= 0 else [*every[:shown], f"{more} more"])
 
 
 def middle(values: Sequence[float]) -> float:
