@@ -76,7 +76,9 @@ class Say:
     def began(self, trial, worker=""): print("began", trial.key, flush=True)
     def ended(self, result): print(result.status, result.trial.key, flush=True)
 root, url = sys.argv[1:]
-Sweep(shared_plan(), root=Path(root), name="shared", store=url, workers=1, progress=Say(), stale_seconds=STALE_SECONDS).run()
+Sweep(
+    shared_plan(), root=Path(root), name="shared", store=url, workers=1, progress=Say(), stale_seconds=STALE_SECONDS
+).run()
 """
 
 
@@ -146,7 +148,7 @@ def ray() -> dict[str, Any]:
         target=TARGET, phases=(Phase(arms=grid({"lr": [0.1, 0.2]})),), metric="distance", seeds=SEEDS[:4],
         defaults={"steps": 200},
     )  # fmt: skip
-    small = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+    small: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
     cluster = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
     node = cluster.add_node(**small)
     killed: list[str] = []
@@ -166,17 +168,18 @@ def ray() -> dict[str, Any]:
             there = Sweep(plan, root=Path(folder) / "there", engine=engine, progress=Kill()).run()
             here = Sweep(plan, root=Path(folder) / "here", workers=2).run()
     finally:
-        its.shutdown()
+        its.shutdown()  # type: ignore[no-untyped-call] # Ray declares no types for it
         cluster.shutdown()
     return {
         "trials": len(there), "nodes": 2, "nodes_killed": len(killed),
         "lost": sum(result.status != "finished" for result in there),
         "attempts": sum(result.attempts for result in there),
-        "differ_from_local": sum(
-            (one.losses_hash, one.points, one.checkpoint_hash) != (other.losses_hash, other.points, other.checkpoint_hash)
-            for one, other in zip(there, here, strict=True)
-        ),
+        "differ_from_local": sum(_told(one) != _told(other) for one, other in zip(there, here, strict=True)),
     }  # fmt: skip
+
+
+def _told(result: TrialResult) -> tuple[Any, ...]:
+    return result.losses_hash, result.points, result.checkpoint_hash
 
 
 def overhead(rounds: int) -> dict[str, Any]:
@@ -273,10 +276,11 @@ def figures_of(detail: Mapping[str, Any]) -> dict[str, float]:
 def main() -> None:
     """Measure, print and store `sweep_engine.json`, part by part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = {"listing": listing, "overhead": lambda: overhead(options.rounds), "postgres": postgres, "ray": ray}
-    parser.add_argument("--again", action="append", default=[], choices=[*parts, "all"])
+    parser.add_argument("--again", action="append", default=[], metavar="PART")
     parser.add_argument("--rounds", type=int, default=9, help="of the overhead")
     options = parser.parse_args()
+    rounds: int = options.rounds
+    parts = {"listing": listing, "overhead": lambda: overhead(rounds), "postgres": postgres, "ray": ray}
     stored = load("sweep_engine")
     detail: dict[str, Any] = {} if stored is None or "all" in options.again else dict(stored["detail"])
     for name, measure in parts.items():

@@ -1,4 +1,4 @@
-"""A System whose trials take a fraction of a second, for `benchmarks.sweep_engine`: numbers that are moved towards 1."""
+"""A System for `benchmarks.sweep_engine`, whose trials take a fraction of a second: numbers are moved towards 1."""
 
 from __future__ import annotations
 
