@@ -3,7 +3,7 @@
 import dataclasses
 import json
 
-from trimtab.sweep.job import Ended
+from trimtab.sweep.job import Ended, Job
 from trimtab.trial import TrialResult
 
 
@@ -17,7 +17,7 @@ def converge(trial):
 @dataclasses.dataclass
 class Handle:
     engine: "Engine"
-    job: object
+    job: Job
     looks: int
     stopped: bool = False
 

@@ -7,10 +7,10 @@ import pytest
 from trimtab.errors import UserError
 from trimtab.sweep import Phase, Plan, Search
 from trimtab.sweep.search import PRUNERS, SAMPLERS, Searching, check_names, storage_beside
-from trimtab.sweep.space import Choice, Real, Whole
+from trimtab.sweep.space import Choice, Real, Space, Whole
 from trimtab.trial import TrialResult
 
-SPACE = {"lr": Real(1e-3, 1.0, log=True), "width": Whole(4, 64), "act": Choice.of("relu", ["a", 1])}
+SPACE: dict[str, Space] = {"lr": Real(1e-3, 1.0, log=True), "width": Whole(4, 64), "act": Choice.of("relu", ["a", 1])}
 
 
 def searching(path, *, seeds=(0, 1, 2), **changes):

@@ -59,15 +59,15 @@ def list_sweeps(word: str | None, root: Path, store: str, format: Output) -> int
             _show.document({"name": stored.name, "trials": [result.as_dict() for result in stored.results]})
             return 0
         phased = any(one.trial.phase for one in stored.results)
-        rows = [
+        trials: list[Sequence[str]] = [
             (
                 one.trial.phase, one.trial.arm, str(one.trial.seed), one.status, f"{one.best:.5g}", f"{one.final:.5g}",
                 one.run or one.error or "-",
             )
             for one in stored.results
         ]  # fmt: skip
-        headings = ("phase" if phased else "", "arm", "seed", "status", "best", "final", "run")
-        for line in columns([headings, *rows], right=(2, 4, 5)):
+        titles = ("phase" if phased else "", "arm", "seed", "status", "best", "final", "run")
+        for line in columns([titles, *trials], right=(2, 4, 5)):
             print(line)
         if stored.others:
             print(f"and {stored.others} trials of earlier plans under this name")

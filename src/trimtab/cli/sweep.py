@@ -69,7 +69,7 @@ def _sweep(
         typer.Argument(metavar="KEY=VALUES", help="lr=1e-3,1e-2 makes arms; lr=log(1e-4,1e-2) is searched."),
     ] = None,
     seeds: Annotated[
-        str | None, typer.Option("--seeds", metavar="N|LIST", help="How many (5 is 0 to 4), or which: 3,7 or 10-14.")
+        str | None, typer.Option("--seeds", metavar="N|LIST", help="How many (5 is 0 to 4), or which: 3,7 or 10-14; 6.")
     ] = None,
     phases: Annotated[
         Path | None, typer.Option("--phases", metavar="FILE", help="A YAML file of phases, each with its arms.")

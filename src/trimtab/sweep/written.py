@@ -109,7 +109,7 @@ def read_seeds(text: str | int | Sequence[int], where: str = "seeds") -> tuple[i
                 raise UserError(f"{where}: {text!r}; expected how many (5), a list (3,7) or a row (10-14)")
             found += range(int(first), int(last if dash else first) + 1)
         return tuple(found)
-    if isinstance(text, Sequence) and all(isinstance(seed, int) and not isinstance(seed, bool) for seed in text):
+    if isinstance(text, list | tuple) and all(isinstance(seed, int) and not isinstance(seed, bool) for seed in text):
         return tuple(text)
     raise UserError(f"{where}: {text!r}; expected how many (5) or a list of whole numbers ([3, 7])")
 
