@@ -168,8 +168,8 @@ def ray() -> dict[str, Any]:
             there = Sweep(plan, root=Path(folder) / "there", engine=engine, progress=Kill()).run()
             here = Sweep(plan, root=Path(folder) / "here", workers=2).run()
     finally:
-        its.shutdown()  # type: ignore[no-untyped-call] # Ray declares no types for it
-        cluster.shutdown()
+        its.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call] # Ray declares no types for it
     return {
         "trials": len(there), "nodes": 2, "nodes_killed": len(killed),
         "lost": sum(result.status != "finished" for result in there),
