@@ -206,6 +206,13 @@ def test_a_run_that_ended_earlier_parts_where_it_ended():
     assert pair_of(only_phase(results, baseline="short"), "long", "short").parts_at == {0: 10}
 
 
+def test_among_equals_the_baseline_stands_first():
+    results = [result(name, seed, (0.1, 0.5 + 0.01 * seed)) for name in ("a", "b", "z") for seed in (0, 1)]
+    phase = only_phase(results, baseline="z")
+    assert phase.ranking == ("z", "a", "b")
+    assert [(pair.arm, pair.baseline) for pair in phase.pairs] == [("a", "z"), ("b", "z")]
+
+
 # --- the whole ------------------------------------------------------------------------------------
 
 

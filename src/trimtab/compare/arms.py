@@ -159,8 +159,9 @@ def _arms_of(name: str, results: Sequence[TrialResult], facts: PhaseFacts, bette
     for result in results:
         by_arm.setdefault(result.trial.arm, []).append(result)
     arms = [_arm(arm, its, facts, better, noise) for arm, its in by_arm.items()]
-    order = sorted((sign_of(better) * -arm.mean, arm.name) for arm in arms if arm.n)
-    rank = {arm: place for place, (_, arm) in enumerate(order, start=1)}
+    # Among equals the baseline stands first, so that the others need not be compared with a second arm like it.
+    order = sorted((sign_of(better) * -arm.mean, arm.name != facts.baseline, arm.name) for arm in arms if arm.n)
+    rank = {arm: place for place, (_, _, arm) in enumerate(order, start=1)}
     return _Arms(name, tuple(replace(arm, rank=rank.get(arm.name, 0)) for arm in arms), by_arm)
 
 
