@@ -149,14 +149,21 @@ def neighbours(annotation: Any, value: Any, elsewhere: Sequence[Any] = ()) -> li
 def gates(config: Any) -> Iterator[tuple[str, Any]]:
     """Yield the settings that may switch others off now, each with a value that may switch them on.
 
-    These are numbers at zero, factors at one, yes-or-no settings, missing ones and choices among words.
+    First yes-or-no settings, then choices among words, then missing ones, numbers at zero and factors at one. A seed
+    switches nothing.
     """
+    kinds: tuple[list[str], ...] = ([], [], [])
     for name in settings_of(config):
-        value, annotation = value_of(config, name), annotation_of(config, name)
-        neutral = (_is_number(value) and value == 0) or (isinstance(value, float) and value == 1.0)
-        if isinstance(value, bool) or value is None or _literal(annotation) or neutral:
-            for other in neighbours(annotation, value)[:MOST_OPTIONS]:
-                yield name, other
+        value = value_of(config, name)
+        if isinstance(value, bool):
+            kinds[0].append(name)
+        elif _literal(annotation_of(config, name)):
+            kinds[1].append(name)
+        elif "seed" not in name and (value is None or value == 0 or (isinstance(value, float) and value == 1.0)):
+            kinds[2].append(name)
+    for name in (name for kind in kinds for name in kind):
+        for other in neighbours(annotation_of(config, name), value_of(config, name))[:MOST_OPTIONS]:
+            yield name, other
 
 
 _PRESENT: dict[Any, tuple[Any, ...]] = {int: (1, 8), float: (1.0, 0.1), bool: (True,)}

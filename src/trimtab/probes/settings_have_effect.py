@@ -288,9 +288,11 @@ class SettingsHaveEffect(Base):
         """Find for each suspect a setting that lets it act."""
         limit = clock.spent + clock.left / 2
         for gate, value in gates(config):
-            waiting = [one for one in suspects if not one.gate and one.name != gate]
-            if not waiting or clock.spent > limit:
+            if all(one.gate for one in suspects) or clock.spent > limit:
                 return
+            waiting = [one for one in suspects if not one.gate and one.name != gate]
+            if not waiting:
+                continue
             there = Reads()
             try:
                 on = changed(config, gate, value)
