@@ -149,6 +149,28 @@ def figures_of(rows: list[dict[str, Any]]) -> dict[str, float]:
     return figures
 
 
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return what `docs/systems/ternary.md` shows: the worst seed of each case, and the median of the seconds."""
+    lines = [
+        "| preset | seeds | coverage | sampled | hierarchy | balanced_d | richness | radii | nats | CPU s |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for case in CASES:
+        mine = [row for row in rows if row["case"] == case]
+        if not mine:
+            continue
+        ends = [row["final"] for row in mine]
+        seconds = statistics.median(row["cpu_seconds"] for row in mine)
+        lines.append(
+            f"| {case} | {len(mine)} | {min(end['coverage'] for end in ends):.4f} "
+            f"| {min(end['coverage_sampled'] for end in ends):.3f} | {max(end['hierarchy'] for end in ends):.4f} "
+            f"| {max(end['balanced_d'] for end in ends):.4f} | {min(end['richness_ball'] for end in ends):.1e} "
+            f"| {min(end['distinct_radii'] for end in ends):,.0f} | {min(end['kl'] for end in ends):.1f} "
+            f"| {seconds:.1f} |"
+        )
+    return "\n".join(lines)
+
+
 def limits() -> dict[str, Any]:
     """Return what is possible, and what a rule that reads one digit reaches."""
     level_N, values_ND = operations().level.numpy(), operations().values.numpy()
@@ -190,6 +212,7 @@ def main() -> None:
             store("ternary", command=COMMAND, seeds=seeds, figures=figures_of(rows), detail=detail)
     for name, value in figures_of(rows).items():
         print(f"{name:32} {value:.6g}")
+    print(table(rows))
 
 
 if __name__ == "__main__":
