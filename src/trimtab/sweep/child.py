@@ -9,6 +9,7 @@ that was interrupted.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -55,6 +56,8 @@ def main(words: Sequence[str]) -> int:
     if more:
         die_with(int(more[0]))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have switched it off
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # what is said is in the log also when it is killed
     return run(Path(job_file))
 
 
