@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import inspect
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -11,15 +12,21 @@ import pytest
 import torch
 
 from trimtab.detectors import DETECTORS
+from trimtab.diagnose import diagnose
 from trimtab.errors import UserError
 from trimtab.hypotheses import HYPOTHESES
+from trimtab.probes import PROBES
 from trimtab.records import Severity
-from trimtab.run import Run
+from trimtab.run import Run, list_runs
 from trimtab.system import find_system
 from trimtab.train import train
 
 SYSTEMS = sorted(entry.name for entry in entry_points(group="trimtab.systems"))
 FAULTS = [(name, fault.name) for name in SYSTEMS for fault in find_system(name).faults]
+SEEN = [(name, fault) for name, fault in FAULTS if find_system(name).fault(fault).expect]
+"""The faults that a training shows; the others are for probes alone, whose own contract tries them."""
+SETTLED = 40
+"""So many updates after its budget a faulty training is ended: rows may come 32 late, and an evaluation closes it."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,14 +38,30 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+class Ended(BaseException):
+    """What ends a training early."""
+
+
 @pytest.fixture(scope="module")
 def run_of(tmp_path_factory):
-    """(system, fault or None, seed) -> the finished tiny run, trained once."""
+    """(system, fault or None, seed) -> the finished tiny run, or that of the fault up to its budget; trained once."""
     root = tmp_path_factory.mktemp("runs")
 
     @cache
     def trained(name, fault, seed) -> Run:
-        return train(name, fault=fault, seed=seed, root=root)
+        if fault is None:
+            return train(name, seed=seed, root=root)
+        until = find_system(name).fault(fault).budget + SETTLED
+        folder = root / f"{name}-{fault}-{seed}"
+
+        def end(done, steps, loss):
+            if done >= until:
+                raise Ended
+
+        with suppress(Ended):
+            train(name, fault=fault, seed=seed, root=folder, progress=end, checkpoint_every=0)
+        (run,) = list_runs(folder)
+        return run
 
     return trained
 
@@ -61,10 +84,6 @@ def test_the_same_seed_gives_the_same_losses(name, run_of, tmp_path):
     assert len(first) >= 50
     assert losses_of(train(name, seed=0, root=tmp_path)) == first
     assert [loss for _, _, loss in other] != [loss for _, _, loss in first]
-
-
-class Ended(BaseException):
-    """What ends a training early."""
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
@@ -109,7 +128,7 @@ def test_the_milestones_of_a_healthy_training_are_judged(name, run_of):
     assert "milestone-missed" in judged or not system.milestones(config)
 
 
-@pytest.mark.parametrize(("name", "fault"), FAULTS)
+@pytest.mark.parametrize(("name", "fault"), SEEN)
 def test_each_fault_raises_its_findings_within_its_budget(name, fault, run_of):
     declared = find_system(name).fault(fault)
     opened: dict[str, int] = {}
@@ -121,15 +140,26 @@ def test_each_fault_raises_its_findings_within_its_budget(name, fault, run_of):
     assert late == {}
 
 
+@pytest.mark.parametrize(("name", "fault"), SEEN)
+def test_the_first_ranked_cause_of_each_fault_is_a_right_one(name, fault, run_of):
+    """The budget is one of updates; a cause that needs more than that is found too late."""
+    ranked = diagnose(run_of(name, fault, 0)).diagnoses
+    assert ranked
+    assert ranked[0].cause in find_system(name).fault(fault).causes, [(d.cause, d.score) for d in ranked]
+
+
 @pytest.mark.parametrize(("name", "fault"), FAULTS)
 def test_each_fault_names_settings_codes_and_causes_that_exist(name, fault):
     system = find_system(name)
     declared = system.fault(fault)
-    settings = {field.name for field in dataclasses.fields(system.presets["tiny"]())}
-    assert set(declared.change) <= settings
-    assert declared.expect
+    assert declared.preset in system.presets
+    start = system.presets[declared.preset]()
+    assert set(declared.change) <= {field.name for field in dataclasses.fields(start)}
+    assert all(getattr(start, key) != value for key, value in declared.change.items()), "it changes nothing"
+    assert declared.expect or declared.probes
+    assert set(declared.probes) <= {probe.claim for probe in PROBES}
     assert set(declared.expect) <= {detector.code for detector in (*DETECTORS, *system.detectors)}
-    assert declared.causes
+    assert bool(declared.causes) == bool(declared.expect) == bool(declared.budget)
     assert set(declared.causes) <= {hypothesis.cause for hypothesis in (*HYPOTHESES, *system.hypotheses)}
 
 
@@ -145,10 +175,12 @@ def test_there_is_a_tiny_and_a_reference_configuration(name):
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_every_setting_is_followed_by_its_docstring(name):
-    kind = type(find_system(name).presets["tiny"]())
-    (body,) = (node.body for node in ast.parse(inspect.getsource(kind)).body if isinstance(node, ast.ClassDef))
+    kinds = {type(make()) for make in find_system(name).presets.values()}
+    bodies = [node.body for kind in kinds for node in ast.parse(inspect.getsource(kind)).body]
+    assert len(bodies) == len(kinds)
     bare = [
         node.target.id
+        for body in bodies
         for node, after in zip(body, [*body[1:], None], strict=True)
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
         if not (
