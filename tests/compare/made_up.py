@@ -101,3 +101,20 @@ def healthy(difference=0.2, n=10, scatter=0.02, seed=0, arms=("a", "b", "c")):
             fall=0.0,
         )
     return made
+
+
+def simulated(seed, n=8, effect=0.05):
+    """A healthy sweep as they are: noisy evaluations, patience, starts that say nothing, four arms that differ."""
+    generator = np.random.default_rng(seed)
+    made = []
+    for place, name in enumerate("abcd"):
+        for number in range(n):
+            start, pace = generator.normal(0.1, 0.02), generator.uniform(2, 3)
+            gain = 0.7 + effect * place + generator.normal(0, 0.02) - start
+            values = [start + gain * (1 - np.exp(-step / pace)) + generator.normal(0, 0.003) for step in range(20)]
+            peaks = [max(values[: step + 1]) for step in range(20)]
+            stop = next((step for step in range(5, 20) if peaks[step] == peaks[step - 5]), 20)
+            again = tuple(max(values[: stop + 1]) - 0.0036 + generator.normal(0, 0.003, 2))
+            status = "finished" if stop == 20 else "stopped"
+            made.append(result(name, number, tuple(values[: stop + 1]), status=status, evaluations_again=again))
+    return made
