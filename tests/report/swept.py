@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -126,7 +127,9 @@ def waiting():
             TrialResult(trial=result("b", 0).trial, status="waiting")], {}  # fmt: skip
 
 
-EVERY = {made.__name__: made for made in (seven_phases, one_run, all_failed, never_a_number, a_search, waiting)}
+EVERY: dict[str, Any] = {
+    made.__name__: made for made in (seven_phases, one_run, all_failed, never_a_number, a_search, waiting)
+}
 
 
 def summary_of(made):

@@ -38,7 +38,8 @@ def pages(tmp_path_factory):
     written = {name: write(run) for name, run in runs.items()}
     for name in SWEEPS:
         path = root / f"{name}.html"
-        written[name] = sweep.write(*swept.summary_of(swept.EVERY[name]()), swept.about(), path)
+        summary, results = swept.summary_of(swept.EVERY[name]())
+        written[name] = sweep.write(summary, results, swept.about(), path)
     return written
 
 

@@ -246,7 +246,7 @@ def test_code_between_backticks_is_set_as_code_and_the_rest_is_escaped():
 
 
 def test_the_names_of_the_template_are_all_known():
-    assert html_report._environment().undefined.__name__ == "StrictUndefined"
+    assert html_report.environment().undefined.__name__ == "StrictUndefined"
 
 
 def test_a_training_that_went_back_says_what_was_done_and_where_its_findings_ended(tmp_path):
