@@ -42,7 +42,7 @@ def test_an_interrupted_sweep_leaves_with_130_and_the_same_command_goes_on(elsew
         [sys.executable, "-m", "trimtab", *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     began = time.monotonic()
-    while not Path("sweeps/a/sweep.json").exists() or standing("sweeps/a").get("slow") != "running":
+    while not Path("sweeps/a/trials.sqlite").exists() or standing("sweeps/a").get("slow") != "running":
         assert process.poll() is None, process.communicate()
         assert time.monotonic() - began < 120
         time.sleep(0.1)

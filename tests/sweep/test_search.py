@@ -16,7 +16,8 @@ SPACE: dict[str, Space] = {"lr": Real(1e-3, 1.0, log=True), "width": Whole(4, 64
 def searching(path, *, seeds=(0, 1, 2), **changes):
     search = Search(**{"space": SPACE, "arms": 6, "sampler": "random", "at_once": 2, **changes})
     plan = Plan(target="x.py", phases=(Phase(search=search),), seeds=seeds, metric="m", better="lower")
-    return Searching(plan, plan.phases[0], {}, storage_beside(str(path / "trials.sqlite")), "s")
+    with storage_beside(str(path / "trials.sqlite")) as storage:  # a file, which needs no closing
+        return Searching(plan, plan.phases[0], {}, storage, "s")
 
 
 def loss(trial, step):

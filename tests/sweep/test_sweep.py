@@ -284,3 +284,12 @@ def test_a_pruned_arm_is_stopped_and_its_other_seeds_never_begin(tmp_path, monke
     assert [(one.trial.key, one.status, one.points) for one in fast] == [
         (one.trial.key, one.status, one.points) for one in results
     ]
+
+
+def test_a_search_keeps_its_study_in_the_database_of_its_trials(tmp_path, postgres):
+    results = Sweep(searched(arms=3), root=tmp_path, name="a", engine=Engine(), store=postgres.url).run()
+    again = Engine()
+    assert Sweep(searched(arms=3), root=tmp_path, name="a", engine=again, store=postgres.url).run() == results
+    assert again.jobs == []
+    assert len(results) == 6
+    assert not list((tmp_path / "a").glob("*.sqlite")) + list((tmp_path / "a").glob("*search*"))

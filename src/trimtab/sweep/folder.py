@@ -199,9 +199,12 @@ def read_sweep(path: Path | str, *, store: str = "") -> StoredSweep:
     facts = _facts(folder)
     plan = Plan.from_dict(facts["plan"])
     where = store_of(folder, store)
-    with Store.open(where, create=False) as opened:
-        every = opened.results(facts["name"])
-        described = opened.describe()
+    every: list[TrialResult] = []
+    described = where
+    if "://" in where or Path(where).exists():  # where it is not, the sweep has only just begun
+        with Store.open(where, create=False) as opened:
+            every = opened.results(facts["name"])
+            described = opened.describe()
     results = tuple(plan.in_order(every))
     return StoredSweep(
         path=folder, name=facts["name"], plan=plan, results=results, others=len(every) - len(results),
@@ -247,7 +250,7 @@ def without_password(store: str) -> str:
     """Return the URL of a store without its password, which then comes from PGPASSWORD or ~/.pgpass."""
     if "://" not in store:
         return str(Path(store).resolve()) if store else ""
-    from sqlalchemy.engine import make_url
+    from sqlalchemy.engine import URL, make_url
     from sqlalchemy.exc import ArgumentError
 
     try:
@@ -255,7 +258,10 @@ def without_password(store: str) -> str:
     except (ArgumentError, ValueError):
         raise UserError("the URL of the store cannot be read; expected postgresql://USER@HOST/DATABASE") from None
     kept = {key: value for key, value in url.query.items() if key not in _SECRETS}
-    return url.set(password=None, query=kept).render_as_string(hide_password=False)
+    bare = URL.create(  # `set(password=None)` would leave the password where it is
+        url.drivername, username=url.username, host=url.host, port=url.port, database=url.database, query=kept
+    )
+    return bare.render_as_string(hide_password=False)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -62,20 +62,29 @@ def check_names(sampler: str, pruner: str) -> None:
         raise UserError("sampler cmaes needs the package of that name; pip install cmaes, or use another sampler")
 
 
-def storage_beside(store: str) -> BaseStorage:
-    """Return where Optuna keeps its study: in the same PostgreSQL database, or in a file beside the SQLite one.
+@contextmanager
+def storage_beside(store: str) -> Iterator[BaseStorage]:
+    """Give where Optuna keeps its study while the block runs.
 
     Args:
-        store: as `Store.open` takes it.
+        store: as `Store.open` takes it; the study is in the same PostgreSQL database, or in a file beside the SQLite
+            one.
     """
     from optuna import storages
     from optuna.storages.journal import JournalFileBackend
 
-    if store.startswith(("postgresql", "postgres:")):
-        return storages.RDBStorage("postgresql+psycopg://" + store.partition("://")[2])
-    path = Path(store.removeprefix("sqlite:///"))
-    with _quiet():
-        return storages.JournalStorage(JournalFileBackend(str(path.with_name(f"{path.stem}.search.jsonl"))))
+    if not store.startswith(("postgresql", "postgres:")):
+        path = Path(store.removeprefix("sqlite:///"))
+        with _quiet():
+            made = storages.JournalStorage(JournalFileBackend(str(path.with_name(f"{path.stem}.search.jsonl"))))
+        yield made
+        return
+    database = storages.RDBStorage("postgresql+psycopg://" + store.partition("://")[2])
+    try:
+        yield database
+    finally:
+        database.remove_session()
+        database.engine.dispose()
 
 
 class Searching:

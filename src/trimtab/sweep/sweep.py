@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from trimtab.errors import UserError
 from trimtab.run.codec import decode
@@ -31,6 +31,9 @@ from trimtab.sweep.search import Searching, storage_beside
 from trimtab.sweep.settle import PREFIX, settle
 from trimtab.sweep.store import Claim, Store
 from trimtab.trial import ENDED, Point, Trial, TrialResult
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
 
 log = logging.getLogger("trimtab")
 
@@ -209,7 +212,11 @@ class Sweep:
                 engine = LocalEngine(slots=self._workers)
                 stack.callback(engine.close)
             interrupted = stack.enter_context(_interrupts())
-            going = _Going(self, store, where, engine, min(self._workers or engine.slots, engine.slots), interrupted)
+            storage = None
+            if any(phase.search is not None for phase in self.plan.phases):
+                storage = stack.enter_context(storage_beside(where))
+            slots = min(self._workers or engine.slots, engine.slots)
+            going = _Going(self, store, storage, engine, slots, interrupted)
             try:
                 going.to_the_end()
             finally:
@@ -268,10 +275,16 @@ class _Going:
     """One call of `Sweep.run`."""
 
     def __init__(
-        self, sweep: Sweep, store: Store, where: str, engine: Engine, slots: int, interrupted: Callable[[], bool]
+        self,
+        sweep: Sweep,
+        store: Store,
+        storage: BaseStorage | None,
+        engine: Engine,
+        slots: int,
+        interrupted: Callable[[], bool],
     ):
         self._sweep, self._plan, self._name = sweep, sweep.plan, sweep.name
-        self._store, self._where, self._engine, self._slots = store, where, engine, slots
+        self._store, self._storage, self._engine, self._slots = store, storage, engine, slots
         self._interrupted = interrupted
         self._stages: dict[str, _Stage] = {}
         self._found: dict[str, Found] = {}
@@ -358,9 +371,9 @@ class _Going:
     def _begin(self, phase: Phase) -> None:
         found = {name: self._found[name] for name in self._plan.needs(phase)}
         stage = self._stages[phase.name] = _Stage(phase, found)
-        if phase.search is not None:
+        if phase.search is not None and self._storage is not None:
             study = f"{self._name}/{phase.name}" if phase.name else self._name
-            stage.searching = Searching(self._plan, phase, found, storage_beside(self._where), study)
+            stage.searching = Searching(self._plan, phase, found, self._storage, study)
         else:
             self._add(stage, self._plan.trials(phase, found))
         if self._sweep._retry_failed and self._store.reset(self._name, stage.keys):
