@@ -21,6 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch when it is imported
@@ -144,13 +145,13 @@ def main() -> None:
     table: dict[str, Any] = {}
     if only != "faults":
         for name, change in CELLS.items():
-            runs = [kept.get(f"{name}/{seed}", lambda c=change, s=seed: cell(c, s)) for seed in SEEDS]
+            runs = [kept.get(f"{name}/{seed}", partial(cell, change, seed)) for seed in SEEDS]
             table[name] = {**row(runs), "runs": runs}
     faults: dict[str, Any] = {}
     if only != "table":
         for fault in SYSTEM.faults:
             if fault.expect:  # the others are shown by a probe, and by no training
-                its = {s: kept.get(f"{fault.name}/{s}", lambda f=fault, s=s: broken(f, s)) for s in FAULT_SEEDS}
+                its = {s: kept.get(f"{fault.name}/{s}", partial(broken, fault, s)) for s in FAULT_SEEDS}
                 faults[fault.name] = {
                     "caught": sum(one["caught"] for one in its.values()),
                     "right_cause_first": sum(one["right_cause"] for one in its.values()),

@@ -36,6 +36,7 @@ def steps_of(config, seed, updates):
     """Return the losses of the first updates and the evaluation after them."""
     training = build(config, seed)
     (optimizer,) = training.optimizers.values()
+    assert training.schedule is not None
     losses = []
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -126,6 +127,7 @@ def test_an_optimizer_that_is_made_anew_has_no_moments_after_an_epoch(base):
     for rebuilt in (False, True):
         training = build(WriteUpConfig(rebuild_optimizer_each_epoch=rebuilt, batch=8192), 0)
         (optimizer,) = training.optimizers.values()
+        assert training.schedule is not None
         for step in range(3):
             training.loss(training.model, next(training.batches)).backward()
             optimizer.step()

@@ -146,7 +146,8 @@ class WriteUpModel(nn.Module):
 
     def reach(self, code_BZ: torch.Tensor, projection: Projection | None = None) -> torch.Tensor:
         """Return the radii in units of the ball (or of length 1, without `ball_fraction`), (B,): what is supervised."""
-        return (projection or self.projection).radius(code_BZ) / self.unit
+        chosen = self.projection if projection is None else projection
+        return chosen.radius(code_BZ) / self.unit
 
     def decode(self, code_BZ: torch.Tensor) -> torch.Tensor:
         """Return the logits of all digits, (B, D, 3)."""
