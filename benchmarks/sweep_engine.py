@@ -47,8 +47,7 @@ KILLS = 3
 STALE_SECONDS = 3.0
 SETTINGS = {"lr": 0.1, "steps": 200}
 BARE = """
-import json, os, resource, sys, time
-begun = time.perf_counter()
+import json, resource, sys, time
 def cpu():
     spent = resource.getrusage(resource.RUSAGE_SELF)
     return spent.ru_utime + spent.ru_stime
@@ -61,9 +60,9 @@ from trimtab.sweep.plan import overrides_of
 from trimtab.train import train
 target, settings, seed, root = sys.argv[1:]
 system = system_of(target)
-imports = cpu(), time.perf_counter() - begun
+imports, begun = cpu(), time.perf_counter()
 train(system, overrides=overrides_of(json.loads(settings)), seed=int(seed), root=root, checkpoint_every=0)
-print(json.dumps({"cpu": cpu(), "imports_cpu": imports[0], "imports_wall": imports[1]}))
+print(json.dumps({"cpu": cpu(), "work_cpu": cpu() - imports, "work_wall": time.perf_counter() - begun}))
 """
 WORKER = """
 import sys
@@ -205,7 +204,7 @@ def overhead(rounds: int) -> dict[str, Any]:
     found: dict[str, Any] = {"rounds": rounds, "rows": rows}
     for kind in ("cpu", "wall"):
         found[f"fresh_{kind}"] = _summary([row["fresh"][kind] - row["bare"][kind] for row in rows])
-        beyond = [row["bare"][kind] - row["bare"][f"imports_{kind}"] for row in rows]
+        beyond = [row["bare"][f"work_{kind}"] for row in rows]
         found[f"forked_{kind}"] = _summary([row["forked"][kind] - work for row, work in zip(rows, beyond, strict=True)])
         found[f"bare_beyond_imports_{kind}"] = _summary(beyond)
     return found
