@@ -16,7 +16,20 @@ from tests.report.recorded import record, training
 from trimtab.cli import main
 from trimtab.records import Severity
 
-VERBS = ["watch", "diagnose", "report", "compare", "runs", "mark", "rules", "explain", "train", "check", "checkpoint"]
+VERBS = [
+    "watch",
+    "diagnose",
+    "report",
+    "compare",
+    "runs",
+    "mark",
+    "rules",
+    "explain",
+    "train",
+    "sweep",
+    "check",
+    "checkpoint",
+]
 
 
 # --- help -------------------------------------------------------------------------------------------------------

@@ -217,8 +217,12 @@ def test_where_the_seed_changes_nothing_a_load_tells_and_the_rest_is_a_warning()
     result = Probe().run(subject(make))
     assert codes(result) == [("random-and-frozen", Severity.WARNING)]
 
+    def load_and_freeze(model):
+        model.load_state_dict(stored("dense"))
+        freeze(model[1])
+
     def loaded(config, seed):
-        return build(config, 0, lambda model: (model.load_state_dict(stored("dense")), freeze(model[1])))
+        return build(config, 0, load_and_freeze)
 
     assert Probe().run(subject(loaded)).verdict == "holds"
 

@@ -32,6 +32,7 @@ def test_bad_starts_are_counted_with_their_interval(seed, severity):
     assert (found.code, found.severity, found.subject) == ("start-too-bad", severity, "order")
     assert found.measured == pytest.approx(3 / 9)
     assert result.n == 9
+    assert result.interval is not None
     low, high = result.interval
     assert low < 6 / 9 < high
     assert low == pytest.approx(0.354, abs=1e-3)  # Wilson, 6 of 9

@@ -1,4 +1,4 @@
-"""Loading a checkpoint several times gives the same weights and the same metrics, whatever was there before."""
+"""Loading a checkpoint again gives the same weights and the same metrics."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _Made:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointLoadsIdentically(Base):
-    """Loading a checkpoint several times gives the same weights and the same metrics, whatever was there before.
+    """Loading a checkpoint again gives the same weights and the same metrics.
 
     What it claims.
     After a load the weights are a function of the checkpoint alone. A tensor that still depends on the seed was left at
