@@ -153,7 +153,7 @@ class WriteUpModel(nn.Module):
         """Return the logits of all digits, (B, D, 3)."""
         read_BZ = code_BZ if self.reads == "code" else self.tangent(code_BZ)
         logits_BC: torch.Tensor = self.decoder(read_BZ)
-        return logits_BC.unflatten(-1, (DIGITS, VALUES))
+        return logits_BC.reshape(-1, DIGITS, VALUES)
 
     def tangent(self, code_BZ: torch.Tensor) -> torch.Tensor:
         """Return log_0 of the points of codes, (B, Z); a radius outside the ball gives NaN."""
