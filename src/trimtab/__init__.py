@@ -36,12 +36,14 @@ _HOME = {
     "Signal": "trimtab.records",
     "SkipStep": "trimtab.actions",
     "Stop": "trimtab.actions",
+    "Sweep": "trimtab.sweep",
     "System": "trimtab.system",
     "Trace": "trimtab.trace",
     "Training": "trimtab.system",
     "TrainingStopped": "trimtab.errors",
     "Unknown": "trimtab.records",
     "UserError": "trimtab.errors",
+    "check": "trimtab.experiment",
     "compare": "trimtab.compare",
     "diagnose": "trimtab.diagnose",
     "tap": "trimtab.tap",
@@ -91,6 +93,7 @@ if TYPE_CHECKING:
     from trimtab.diagnose import diagnose as diagnose
     from trimtab.errors import TrainingStopped as TrainingStopped
     from trimtab.errors import UserError as UserError
+    from trimtab.experiment import check as check
     from trimtab.guard import Guard as Guard
     from trimtab.hypotheses import Hypothesis as Hypothesis
     from trimtab.judge import Judge as Judge
@@ -105,6 +108,7 @@ if TYPE_CHECKING:
     from trimtab.records import Signal as Signal
     from trimtab.records import Unknown as Unknown
     from trimtab.run import Run as Run
+    from trimtab.sweep import Sweep as Sweep
     from trimtab.system import System as System
     from trimtab.system import Training as Training
     from trimtab.tap import tap as tap

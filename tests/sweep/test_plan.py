@@ -3,9 +3,11 @@
 import json
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trimtab.checkpoint import save
 from trimtab.errors import UserError
 from trimtab.sweep import Arm, Condition, Found, Phase, Plan, Search, grid
 from trimtab.sweep.plan import arm_name, overrides_of, score_of
@@ -258,17 +260,29 @@ def test_a_range_that_the_system_refuses_is_refused_before_anything_runs():
         settle(toy(phases=(Phase(search=search),)))
 
 
-def test_a_checkpoint_is_told_by_its_content_and_not_by_its_place(tmp_path):
-    for place in ("here", "there"):
-        (tmp_path / place).mkdir()
-        (tmp_path / place / "manifest.json").write_text('{"files": 1}')
+def test_a_checkpoint_is_told_by_its_tensors_and_not_by_its_place_or_time(tmp_path):
+    def store(place, weight):
+        model = torch.nn.Linear(1, 1)
+        torch.nn.init.constant_(model.weight, weight)
+        torch.nn.init.zeros_(model.bias)
+        save(tmp_path / place, model)
+
+    store("here", 1.0)
+    store("there", 1.0)
     here, there = (settle(toy({"checkpoint": str(tmp_path / place)})) for place in ("here", "there"))
     name = content_name(tmp_path / "here")
     assert here.plan == there.plan
     assert here.plan.trials(here.plan.phases[0])[0].settings == {"checkpoint": name}
     assert here.paths == {name: str(tmp_path / "here")}
-    (tmp_path / "there" / "manifest.json").write_text('{"files": 2}')
-    assert content_name(tmp_path / "there") != name
+    store("elsewhere", 2.0)
+    assert content_name(tmp_path / "elsewhere") != name
+
+
+def test_a_folder_that_is_no_checkpoint_of_a_model_is_refused(tmp_path):
+    for text in ("[]", '{"files": {}}', "nothing"):
+        (tmp_path / "manifest.json").write_text(text)
+        with pytest.raises(UserError, match="names no weights of a model"):
+            content_name(tmp_path)
 
 
 def test_a_script_needs_the_direction_of_its_metric(tmp_path):

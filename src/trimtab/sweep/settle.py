@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from trimtab.compare.declared import check_arms, check_bands
 from trimtab.errors import UserError, nearest
+from trimtab.sweep.job import checkpoint_hash
 from trimtab.sweep.plan import Arm, Condition, Phase, Plan, overrides_of, with_split
 from trimtab.sweep.space import Choice
 from trimtab.system import System, Training, find_system
@@ -79,16 +79,18 @@ def system_of(target: str) -> System:
 
 
 def content_name(folder: Path | str) -> str:
-    """Return the name of a checkpoint by its content: its manifest lists the hash of every file.
+    """Return the name of a checkpoint by its weights, so that the same ones saved again have the same name.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: it cannot be read, or holds no model.
     """
-    path = Path(folder) / MANIFEST
     try:
-        return PREFIX + hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    except OSError as error:
-        raise UserError(f"checkpoint {folder}: {MANIFEST} cannot be read ({error}); expected a checkpoint") from None
+        return PREFIX + checkpoint_hash(Path(folder))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"checkpoint {folder}: {MANIFEST} names no weights of a model ({type(error).__name__}: {error}); "
+            "expected a folder written by trimtab.checkpoint.save"
+        ) from None
 
 
 def _by_content(plan: Plan, paths: dict[str, str]) -> Plan:
