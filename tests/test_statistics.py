@@ -29,6 +29,7 @@ from trimtab.statistics import (
     smallest_detectable,
     split_collapsed,
     t_interval,
+    t_probability,
     welch_interval,
     wilson,
 )
@@ -79,6 +80,14 @@ def test_welchs_interval_agrees_with_its_test():
     assert min(abs(touching.low), abs(touching.high)) == pytest.approx(0.0, abs=1e-9)
 
 
+def test_the_probability_of_students_t_is_that_of_scipy():
+    a, b = np.array([0.71, 0.74, 0.69, 0.8]), np.array([0.6, 0.7, 0.66, 0.71])
+    error = deviation(a - b) / 2
+    assert t_probability(float(np.mean(a - b)), error, 3) == pytest.approx(scipy.stats.ttest_rel(a, b).pvalue)
+    for unknown in ((0.1, 0.0, 3), (0.1, 1e-17, 3), (0.1, 0.1, 0), (NAN, 0.1, 3)):
+        assert math.isnan(t_probability(*unknown))
+
+
 def test_the_interquartile_mean_leaves_out_a_quarter_at_each_end():
     assert iqm([100.0, 1.0, 2.0, -50.0]) == 1.5
     assert iqm([3.0, 1.0, 2.0]) == 2.0
@@ -102,6 +111,20 @@ def test_the_bootstrap_gives_the_same_in_any_order_and_holds_its_statistic(stati
     assert "bootstrap" in interval.method
     other = bca_interval(values, statistic, generator=np.random.default_rng(7))
     assert other.low == pytest.approx(interval.low, abs=0.5)
+
+
+@pytest.mark.parametrize("n", [2, 5, 12])
+@pytest.mark.parametrize("statistic", ["mean", "iqm", "median"])
+def test_the_bootstrap_is_that_of_scipy(n, statistic):
+    of = {"mean": np.mean, "median": np.median, "iqm": lambda x, axis=-1: iqm_of_rows(x, axis)}[statistic]
+    values = np.sort(np.random.default_rng(n).lognormal(size=n))
+    theirs = scipy.stats.bootstrap((values,), of, n_resamples=statistics.RESAMPLES, vectorized=True, rng=0)
+    ours = bca_interval(values.tolist(), statistic)
+    assert (ours.low, ours.high) == pytest.approx(tuple(theirs.confidence_interval), rel=1e-9)
+
+
+def iqm_of_rows(values, axis):
+    return np.apply_along_axis(iqm, axis, values)
 
 
 def test_a_bootstrap_whose_acceleration_is_unknown_says_that_it_is_a_percentile():

@@ -38,6 +38,8 @@ EXACT_SPLITS = 20_000
 """Up to so many ways to share out two samples every one is counted; above, they are sampled."""
 PERMUTATIONS = 20_000
 """Sampled patterns: the standard error of p = 0.05 is then 0.0015."""
+ROUNDING = 1e-9
+"""Scatter below this part of a difference is that of sums of floats."""
 MOST_SEEDS = 1_000_000
 """Nobody trains more; `seeds_needed` gives up there."""
 
@@ -196,11 +198,41 @@ def bca_interval(
     if data[0] == data[-1]:
         return Interval(float(data[0]), float(data[0]), level, "all values equal", n)
     left_out = of(np.stack([np.delete(data, index) for index in range(n)]), axis=-1)
-    method: Literal["BCa", "percentile"] = "BCa" if np.ptp(left_out) > 0 else "percentile"
-    ends = _bootstrap(data, of, level, method, generator)
-    if method == "BCa" and not all(map(math.isfinite, ends)):
-        method, ends = "percentile", _bootstrap(data, of, level, "percentile", generator)
-    return Interval(*ends, level, f"{method} bootstrap", n)
+    drawn = of(data[_picks(n) if generator is None else _draw(n, generator)], axis=-1)
+    tail = (1 - level) / 2
+    shares, method = _bca_shares(drawn, float(of(data)), left_out, tail), "BCa"
+    if shares is None:
+        shares, method = (tail, 1 - tail), "percentile"
+    low, high = np.quantile(drawn, shares)
+    return Interval(float(low), float(high), level, f"{method} bootstrap", n)
+
+
+def _bca_shares(drawn: Array, observed: float, left_out: Array, tail: float) -> tuple[float, float] | None:
+    """Return which quantiles of the bootstrap values are the ends; None where bias or acceleration cannot be told."""
+    below = float(np.mean(drawn < observed) + np.mean(drawn <= observed)) / 2
+    pull = left_out.mean() - left_out
+    scale = float((pull**2).sum()) ** 1.5
+    if not 0.0 < below < 1.0 or np.ptp(left_out) == 0.0 or scale == 0.0:
+        return None
+    normal = NormalDist()
+    bias, acceleration = normal.inv_cdf(below), float((pull**3).sum()) / (6 * scale)
+    ends = []
+    for share in (tail, 1 - tail):
+        shifted = bias + normal.inv_cdf(share)
+        if acceleration * shifted >= 1.0:
+            return None
+        ends.append(normal.cdf(bias + shifted / (1 - acceleration * shifted)))
+    return ends[0], ends[1]
+
+
+def _draw(n: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    return generator.integers(0, n, size=(RESAMPLES, n))
+
+
+@lru_cache(maxsize=8)
+def _picks(n: int) -> NDArray[np.int64]:
+    """Return which of n values each bootstrap sample takes: the same ones each time, for arms have few sizes."""
+    return _draw(n, _own(None))
 
 
 def _median(values: Array, axis: int = -1) -> Array:
@@ -214,22 +246,6 @@ def _mean(values: Array, axis: int = -1) -> Array:
 
 
 _STATISTICS: dict[str, Callable[..., Array]] = {"mean": _mean, "iqm": _iqm, "median": _median}
-
-
-def _bootstrap(
-    data: Array, of: Callable[..., Array], level: float, method: str, generator: np.random.Generator | None
-) -> tuple[float, float]:
-    import warnings
-
-    from scipy.stats import bootstrap
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a degenerate distribution, which the caller sees by its NaN
-        found = bootstrap(
-            (data,), of, vectorized=True, n_resamples=RESAMPLES, batch=RESAMPLES, confidence_level=level,
-            method=method, rng=_own(generator),
-        ).confidence_interval  # fmt: skip
-    return float(found.low), float(found.high)
 
 
 # -- two samples --------------------------------------------------------------------------------------------------
@@ -248,6 +264,19 @@ def welch_interval(a: Sequence[float], b: Sequence[float], level: float = LEVEL)
     freedom = (one + other) ** 2 / (one**2 / (n - 1) + other**2 / (m - 1))
     half = _t_quantile(freedom, level) * math.sqrt(one + other)
     return Interval(difference - half, difference + half, level, method, min(n, m))
+
+
+def t_probability(difference: float, error: float, freedom: float) -> float:
+    """Return the two-sided p of Student's t for a difference and its standard error.
+
+    Returns:
+        NaN where there is no degree of freedom, or no scatter was seen: then there is nothing to judge by.
+    """
+    if not (math.isfinite(difference) and math.isfinite(error)) or freedom < 1 or error <= ROUNDING * abs(difference):
+        return math.nan
+    from scipy.special import stdtr
+
+    return 2.0 * float(stdtr(freedom, -abs(difference) / error))
 
 
 def sign_flip(differences: Sequence[float], generator: np.random.Generator | None = None) -> Test:
@@ -337,11 +366,21 @@ def probability_of_improvement(
     wins = np.sign(sign * (np.sort(_array(a))[:, None] - np.sort(_array(b))[None, :])) / 2 + 0.5
     if n < 2:
         return float(wins.mean()), Interval(math.nan, math.nan, level, method, n)
-    own = _own(generator)
-    rows, columns = (own.multinomial(size, np.full(size, 1 / size), RESAMPLES).astype(float) for size in wins.shape)
+    rows, columns = _counts(*wins.shape) if generator is None else _count(*wins.shape, generator)
     shares = np.einsum("ri,ij,rj->r", rows, wins, columns) / wins.size
     low, high = np.quantile(shares, ((1 - level) / 2, (1 + level) / 2))
     return float(wins.mean()), Interval(float(low), float(high), level, method, n)
+
+
+def _count(n: int, m: int, generator: np.random.Generator) -> tuple[Array, Array]:
+    rows, columns = (generator.multinomial(size, np.full(size, 1 / size), RESAMPLES).astype(float) for size in (n, m))
+    return rows, columns
+
+
+@lru_cache(maxsize=8)
+def _counts(n: int, m: int) -> tuple[Array, Array]:
+    """Return how often each value of both samples is drawn, for each bootstrap sample; the same ones each time."""
+    return _count(n, m, _own(None))
 
 
 # -- shares -------------------------------------------------------------------------------------------------------

@@ -117,15 +117,58 @@ def test_arms_are_paired_by_seed_and_claimed_only_when_both_tests_agree():
     assert phase.tied == ()
 
 
-def test_few_seeds_never_claim_anything():
+def test_few_seeds_are_never_called_better_and_plain_gaps_are_no_tie():
     phase = only_phase(healthy(n=3, difference=0.4), baseline="a")
     pair = pair_of(phase, "c", "a")
     assert not pair.interval.holds(0.0)
-    assert pair.better == ""
-    assert "not distinguishable with n=3" in pair.verdict
-    assert "smallest detectable difference" in pair.verdict
-    assert "cannot give a p below 0.25" in pair.verdict
-    assert set(phase.tied) == {"a", "b"}
+    assert (pair.better, pair.ahead) == ("", "arm")
+    assert pair.verdict.startswith("better by 0.77 [0.71, 0.83] by the interval alone (it relies on normal scatter")
+    assert pair.verdict.endswith("corrected for 2 comparisons, cannot give a p below 0.5: 7 seeds could settle it")
+    assert set(phase.tied) == set(phase.behind) == {"a", "b"}
+    assert "ahead of 2 by the interval alone" in phase.verdicts[0]
+
+
+@pytest.mark.parametrize(
+    ("n", "words"),
+    [
+        (1, "not distinguishable with n=1 (worse by 0.21 on one seed, which says nothing about the spread"),
+        (2, "by the interval alone (it relies on normal scatter, which 2 pairs cannot show); 2 pairs cannot give a p "
+            "below 0.5: 6 seeds could settle it"),
+        (5, "by the interval alone (it relies on normal scatter); 5 pairs cannot give a p below 0.062: 6 seeds could"),
+        (6, "worse by 0.180 [0.160, 0.201], p = 0.031 (Holm)"),
+    ],
+)  # fmt: skip
+def test_a_plain_gap_is_told_as_far_as_its_seeds_can(n, words):
+    (pair,) = only_phase(healthy(n=n, arms=("a", "b"))).pairs
+    assert words.replace("0.21 ", f"{abs(pair.difference):.4g} ") in pair.verdict
+
+
+def test_six_seeds_are_too_few_for_many_comparisons_and_it_says_so():
+    summary = summarize(healthy(n=6, arms="abcd"))
+    (phase,) = summary.phases
+    assert {(pair.better, pair.ahead, pair.seeds_to_tell) for pair in phase.pairs} == {("", "baseline", 8)}
+    assert phase.pairs[0].lowest_p == pytest.approx(6 * 2 / 2**6)
+    assert next(remark.summary for remark in summary.remarks if remark.code == "too-few-seeds").endswith(
+        "6 pairs, corrected for 6 comparisons, cannot give a p below 0.19; 8 seeds an arm could"
+    )
+
+
+def test_arms_that_are_alike_are_rarely_ahead():
+    generator = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(60):
+        scores = {name: generator.normal(0.5, 0.02, 3).tolist() for name in "abcde"}
+        results = [one for name, its in scores.items() for one in arm(name, its, trained=())]
+        wrong += any(pair.ahead or pair.better for pair in summarize(results).phases[0].pairs)
+    assert wrong <= 7
+
+
+def test_no_scatter_is_no_certainty():
+    pair = pair_of(only_phase(arm("a", [0.5, 0.5, 0.5]) + arm("b", [0.6, 0.6, 0.6]), baseline="a"), "b", "a")
+    assert (pair.better, pair.ahead) == ("", "")
+    assert "better by 0.1 on each of 3 pairs, without scatter to judge that by" in pair.verdict
+    pair = pair_of(only_phase(arm("a", [0.5, 0.5]) + arm("b", [0.5, 0.5]), baseline="a"), "b", "a")
+    assert pair.verdict == "not distinguishable with n=2 (the same score on every seed)"
 
 
 def test_an_interval_alone_claims_nothing():

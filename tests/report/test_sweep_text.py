@@ -22,8 +22,9 @@ def test_every_line_fits_a_terminal_of_eighty_columns_save_long_names(name):
 
 def test_what_must_be_known_first_stands_first(lines):
     text = "\n".join(lines)
-    assert lines[0] == "In none of 4 phases can any arm be told from the best one."
-    assert lines[1].startswith("55 trials: 52 finished, 2 stopped, 1 failed, ")
+    assert lines[0].startswith("In 2 of 4 phases the best arm is ahead of others by the interval alone; 2 seeds")
+    counts = next(line for line in lines if line.startswith("55 trials: "))
+    assert counts.startswith("55 trials: 52 finished, 2 stopped, 1 failed, ")
     first = text.index("  error: ")
     assert first < text.index("  warning: ") < text.index("phase curvature: ")
     assert "(too-few-seeds, phase loss-weights)" in text.replace("\n    ", " ")
@@ -71,6 +72,10 @@ def test_the_headline_says_what_can_be_told_and_no_more():
     assert line(*far).endswith("told from the other one.")
     assert line(*near).startswith("No arm can be told from ")
     assert line(result("a", 0)).startswith("a: best -0.7")
+    assert line(*far[:2], *far[8:10]).endswith(
+        "ahead of the other one by the interval alone; 2 seeds an arm are too few for the test, 6 could settle it."
+    )
+    assert line(far[0], far[8]).endswith("but one seed an arm tells nothing apart.")
     assert headline(summary_of(EVERY["all_failed"]())[0]) == "No trial has a result."
 
 

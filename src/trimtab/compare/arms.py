@@ -329,6 +329,12 @@ def _phase(
         for leader, other in ((pair.baseline, pair.arm), (pair.arm, pair.baseline))
         if ranking and leader == ranking[0] and other in ranking and not pair.better
     )
+    behind = tuple(
+        other
+        for pair in pairs
+        for leader, other, side in ((pair.baseline, pair.arm, "baseline"), (pair.arm, pair.baseline, "arm"))
+        if ranking and leader == ranking[0] and other in tied and pair.ahead == side
+    )
     return PhaseSummary(
         name=one.name,
         score=facts.score,
@@ -339,9 +345,10 @@ def _phase(
         pairs=pairs,
         ranking=ranking,
         tied=tuple(dict.fromkeys(tied)),
+        behind=tuple(dict.fromkeys(behind)),
         spread=spread,
         coverage=coverage_note(min((arm.n for arm in arms if arm.n), default=0)),
-        verdicts=_verdicts(arms, pairs, ranking, tied),
+        verdicts=_verdicts(arms, pairs, ranking, set(tied), set(behind)),
         counts=_counts(results),
         cpu_seconds=math.fsum(result.cpu_seconds for result in results),
         wall_seconds=math.fsum(result.wall_seconds for result in results),
@@ -349,16 +356,18 @@ def _phase(
 
 
 def _verdicts(
-    arms: Sequence[ArmSummary], pairs: Sequence[PairSummary], ranking: Sequence[str], tied: Sequence[str]
+    arms: Sequence[ArmSummary], pairs: Sequence[PairSummary], ranking: Sequence[str], tied: set[str], behind: set[str]
 ) -> tuple[str, ...]:
     means = {arm.name: arm for arm in arms}
     said = []
     if len(ranking) > 1:
         text = listed((f"{name} {number(means[name].mean)} (n={means[name].n})" for name in ranking), shown=6)
-        firm = len(ranking) - 1 - len(set(tied))
+        firm = len(ranking) - 1 - len(tied)
+        found = [f"told from {firm} of the others"] if firm else []
+        found += [f"ahead of {len(behind)} by the interval alone"] if behind else []
         said.append(
             f"ranking: {text}; "
-            + ("no arm can be told from the first" if firm == 0 else f"the first is told from {firm} of the others")
+            + (f"the first is {', '.join(found)}" if found else "no arm can be told from the first")
         )
     said += [f"{arm.name}: {arm.verdict}" for arm in arms if arm.verdict]
     said += [f"{pair.arm} against {pair.baseline}: {pair.verdict}" for pair in pairs]

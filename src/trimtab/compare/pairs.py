@@ -24,6 +24,7 @@ from trimtab.statistics import (
     sign_flip,
     smallest_detectable,
     t_interval,
+    t_probability,
     welch_interval,
 )
 from trimtab.trial import Better, TrialResult
@@ -79,9 +80,36 @@ def compare_pairs(
             )
             for name in others
         ]
-        for pair, p in zip(pairs, holm([pair.test.p for pair in pairs], among), strict=True):
-            found.append(_judged(replace(pair, p=p), by_name[pair.arm], base.arm, better))
+        sizes = {arm.name: arm.n for arm in arms}
+        freedom = sum(size - 1 for size in sizes.values() if size)
+        ps = holm([pair.test.p for pair in pairs], among)
+        lowest = holm([math.nan if math.isnan(pair.test.p) else pair.test.smallest for pair in pairs], among)
+        own = holm([pair.p_of_t for pair in pairs], among)
+        whole = holm([_p_by(spread, freedom, pair, sizes) for pair in pairs], among)
+        for pair, p, least, one, other in zip(pairs, ps, lowest, own, whole, strict=True):
+            told = [value for value in (one, other) if not math.isnan(value)]
+            corrected = replace(
+                pair, p=p, among=among, lowest_p=least, p_of_t=min(told, default=math.nan),
+                seeds_to_tell=_seeds_to_tell(pair, among),
+            )  # fmt: skip
+            found.append(_judged(corrected, by_name[pair.arm], base.arm, better))
     return tuple(found)
+
+
+def _p_by(spread: float, freedom: int, pair: PairSummary, sizes: Mapping[str, int]) -> float:
+    """Return p of the t-test that takes the spread inside all arms of the phase as that of these two."""
+    n, m = (pair.n, pair.n) if pair.paired else (sizes[pair.arm], sizes[pair.baseline])
+    return t_probability(pair.difference, spread * math.sqrt(1 / n + 1 / m), freedom) if pair.n > 1 else math.nan
+
+
+def _seeds_to_tell(pair: PairSummary, among: int) -> int | None:
+    """Return with how many seeds the difference that was seen could be called one."""
+    if pair.seeds_needed is None:
+        return None
+    n = 2
+    while among * (2 / 2**n if pair.paired else 2 / math.comb(2 * n, n)) >= ALPHA:
+        n += 1
+    return max(n, pair.seeds_needed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +147,15 @@ def _pair(
         n, difference = len(seeds), mean(differences)
         between, bca, test = t_interval(differences), bca_interval(differences), sign_flip(differences)
         sd = deviation(differences)
+        p_of_t = t_probability(difference, sd / math.sqrt(n), n - 1)
     else:
         n, difference = min(len(a), len(b)), mean(a) - mean(b)
         between, test, sd = welch_interval(a, b), exchange(a, b), pooled([a, b])
+        error = sd * math.sqrt(1 / len(a) + 1 / len(b)) if n else math.nan
+        p_of_t = t_probability(difference, error, len(a) + len(b) - 2)
         bca = Interval(math.nan, math.nan, between.level, "only for pairs", n)
     if n < 2:
-        test = replace(test, p=math.nan)  # one pair, or one run of each, gives no test
+        test, p_of_t = replace(test, p=math.nan), math.nan  # one pair, or one run of each, gives no test
     source = "pairs" if paired and n > 1 else "both arms"
     lent = math.isnan(sd) or n < 2
     if lent:
@@ -143,8 +174,12 @@ def _pair(
         bca=bca,
         test=test,
         p=math.nan,
+        among=0,
+        lowest_p=math.nan,
+        p_of_t=p_of_t,
         smallest_detectable=math.inf if n < 2 else smallest_detectable(sd, len(a), len(b), paired=pairs_known),
         seeds_needed=seeds_needed(difference, sd, paired=pairs_known),
+        seeds_to_tell=None,
         spread_from=source,
         improvement=improvement,
         improvement_interval=around,
@@ -152,6 +187,7 @@ def _pair(
         compared=compared,
         parts_at=parts,
         better="",
+        ahead="",
         verdict="",
     )
 
@@ -175,19 +211,20 @@ def _trajectories(
 
 
 def _judged(pair: PairSummary, arm: ArmSummary, base: ArmSummary, better: Better) -> PairSummary:
-    sure = (
-        pair.n > 1
-        and pair.interval.known
-        and not pair.interval.low <= 0.0 <= pair.interval.high
-        and pair.p < ALPHA
-        and (pair.compared == 0 or pair.identical < pair.compared)
+    apart = _interval_is_apart(pair) and (pair.compared == 0 or pair.identical < pair.compared)
+    side: Literal["arm", "baseline"] = "arm" if sign_of(better) * pair.difference > 0 else "baseline"
+    sure = apart and pair.p < ALPHA
+    judged = replace(
+        pair, better=side if sure else "", ahead=side if apart and not sure and pair.p_of_t < ALPHA else ""
     )
-    ahead = sign_of(better) * pair.difference > 0
-    winner: Literal["arm", "baseline", ""] = "" if not sure else "arm" if ahead else "baseline"
-    return replace(pair, better=winner, verdict="; ".join(_words(pair, winner, arm, base)))
+    return replace(judged, verdict="; ".join(_words(judged, arm, base, better)))
 
 
-def _words(pair: PairSummary, winner: str, arm: ArmSummary, base: ArmSummary) -> list[str]:
+def _interval_is_apart(pair: PairSummary) -> bool:
+    return pair.n > 1 and pair.interval.known and not pair.interval.holds(0.0)
+
+
+def _words(pair: PairSummary, arm: ArmSummary, base: ArmSummary, better: Better) -> list[str]:
     said = []
     for side in (arm, base):
         if not side.n:
@@ -198,36 +235,70 @@ def _words(pair: PairSummary, winner: str, arm: ArmSummary, base: ArmSummary) ->
         said.append(f"same trajectories on {pair.identical} of {pair.compared} seeds")
     if len(pair.parts_at) == pair.compared > 0 and (first := min(pair.parts_at.values())) > 0:
         said.append(f"identical until update {first}")
-    if winner:
-        width = pair.interval.high - pair.interval.low
-        word = "better" if winner == "arm" else "worse"
-        low, high = sorted((abs(pair.interval.low), abs(pair.interval.high)))
-        ends = interval(replace(pair.interval, low=low, high=high))
-        said.append(
-            f"{word} by {number(abs(pair.difference), width or math.nan)} {ends}, {probability(pair.p)} (Holm)"
-            + ("" if pair.paired else ", not paired")
-        )
+    word = "better" if sign_of(better) * pair.difference > 0 else "worse"
+    if pair.better:
+        said.append(f"{word} by {_size(pair)}, {probability(pair.p)} (Holm)" + ("" if pair.paired else ", not paired"))
+    elif pair.ahead:
+        unseen = f", which {_pairs(pair)} cannot show" if pair.n < FEW else ""
+        said.append(f"{word} by {_size(pair)} by the interval alone (it relies on normal scatter{unseen})")
+        said.append(_what_the_test_says(pair))
     else:
-        said.append(_not_told(pair))
+        said += _not_told(pair, word)
     if missing := _missing(pair, arm, base):
         said.append(missing)
     return said
 
 
-def _not_told(pair: PairSummary) -> str:
+FEW = 4
+"""With fewer pairs nothing can be seen of how they scatter."""
+
+
+def _size(pair: PairSummary) -> str:
+    """Return how large a difference is, with its interval: "0.57 [0.37, 0.77]"."""
+    width = pair.interval.high - pair.interval.low
+    low, high = sorted((abs(pair.interval.low), abs(pair.interval.high)))
+    return f"{number(abs(pair.difference), width or math.nan)} {interval(replace(pair.interval, low=low, high=high))}"
+
+
+def _pairs(pair: PairSummary) -> str:
+    return f"{pair.n} pairs" if pair.paired else f"{pair.n} runs"
+
+
+def _what_the_test_says(pair: PairSummary) -> str:
+    """Say what keeps the permutation test from agreeing, and how many seeds could change that."""
+    test = "sign-flip test" if pair.paired else "exchange test"
+    if pair.lowest_p >= ALPHA:
+        corrected = f", corrected for {pair.among} comparisons," if pair.among > 1 else ""
+        text = f"{_pairs(pair)}{corrected} cannot give a p below {pair.lowest_p:.2g}"
+        return text + (f": {pair.seeds_to_tell} seeds could settle it" if pair.seeds_to_tell else "")
+    return f"the {test} does not agree, {probability(pair.p)} (Holm)"
+
+
+def _not_told(pair: PairSummary, word: str) -> list[str]:
+    start = f"not distinguishable with n={pair.n}"
     if pair.n < 2:
+        size = number(abs(pair.difference))
         needed = (
-            f"; by the spread of {pair.spread_from or 'the phase'} a difference of {number(abs(pair.difference))} "
-            f"needs {pair.seeds_needed} seeds an arm"
-            if pair.seeds_needed is not None
+            f"; by the spread of {pair.spread_from or 'the phase'} such a difference needs {pair.seeds_to_tell} seeds "
+            f"an arm"
+            if pair.seeds_to_tell is not None
             else ""
         )
-        return f"not distinguishable with n={pair.n} (one seed says nothing about the spread{needed})"
-    size = number(pair.smallest_detectable, pair.smallest_detectable)
-    text = f"not distinguishable with n={pair.n} (smallest detectable difference {size}"
-    if pair.test.smallest >= ALPHA:
-        text += f"; {pair.n} pairs cannot give a p below {pair.test.smallest:.2g}"
-    return text + ")"
+        apart = f"{word} by {size} on one seed, which" if pair.difference else "one seed"
+        return [f"{start} ({apart} says nothing about the spread{needed})"]
+    if pair.difference == 0.0 and pair.interval.low == pair.interval.high:
+        return [f"{start} (the same score on every seed)"]
+    if _interval_is_apart(pair) and math.isnan(pair.p_of_t):
+        told = f"{word} by {number(abs(pair.difference))} on each of {_pairs(pair)}, without scatter to judge that by"
+        return [f"{start} ({told})", _what_the_test_says(pair)]
+    detectable = f"smallest detectable difference {number(pair.smallest_detectable, pair.smallest_detectable)}"
+    if _interval_is_apart(pair):
+        family = f" for {pair.among} comparisons" if pair.among > 1 else ""
+        corrected = f"once corrected{family} Student's t gives {probability(pair.p_of_t)}"
+        return [f"{start} ({word} by {_size(pair)}, but {corrected})"]
+    if pair.lowest_p >= ALPHA:
+        detectable += f"; {_what_the_test_says(pair)}"
+    return [f"{start} ({detectable})"]
 
 
 def _missing(pair: PairSummary, arm: ArmSummary, base: ArmSummary) -> str:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
+import numpy as np
+
 from trimtab.compare import courses, hygiene
 from trimtab.compare.declared import differing
 from trimtab.compare.evidence import Evidence, margin_of, optimism
@@ -23,9 +25,6 @@ from trimtab.statistics import ALPHA, mean
 from trimtab.trial import TrialResult
 
 Rule = Callable[[Evidence], Sequence[Remark]]
-
-PAIRS_FOR_A_TEST = 6
-"""The fewest pairs whose sign-flip test can give p < 0.05."""
 
 
 def setting_without_effect(evidence: Evidence) -> list[Remark]:
@@ -156,7 +155,8 @@ def too_few_seeds(evidence: Evidence) -> list[Remark]:
     """The gap between the best arm and the next is smaller than what so many seeds can show, or there is one seed.
 
     Says the smallest detectable difference and how many seeds the observed one would need. Below six pairs it is a
-    warning, for no sign-flip test can then reach p < 0.05; with more it is a fact: the arms may just be alike.
+    warning, for no sign-flip test can then reach p < 0.05; with more it is a fact: the arms may just be alike. A gap
+    that is plain is a fact as well where so few pairs, corrected for all comparisons, could not reach it.
 
     A false alarm: a single run whose repeatability is known from elsewhere.
     """
@@ -167,11 +167,10 @@ def too_few_seeds(evidence: Evidence) -> list[Remark]:
             continue
         gap = abs(pair.difference)
         below = gap < pair.smallest_detectable
-        if pair.n >= PAIRS_FOR_A_TEST and not below:
+        blind = pair.n < 2 or pair.lowest_p >= ALPHA
+        if not blind and not below:
             continue
-        if pair.n < PAIRS_FOR_A_TEST and not below and not (pair.test.smallest >= ALPHA):
-            continue
-        needed = None if pair.seeds_needed is None else max(PAIRS_FOR_A_TEST, pair.seeds_needed)
+        needed = pair.seeds_to_tell
         spread = f", by the spread of {pair.spread_from}" if pair.spread_from not in ("", "pairs", "both arms") else ""
         ask = f"; a difference like it needs about {needed} seeds an arm{spread}" if needed else ""
         if pair.n < 2:
@@ -184,20 +183,22 @@ def too_few_seeds(evidence: Evidence) -> list[Remark]:
         elif below:
             what = f"the smallest detectable difference with n={pair.n} is {number(pair.smallest_detectable)}"
         else:
-            what, ask = f"{pair.n} pairs cannot give a p below {pair.test.smallest:.2g}", ""
+            corrected = f", corrected for {pair.among} comparisons," if pair.among > 1 else ""
+            what = f"{pair.n} {'pairs' if pair.paired else 'runs'}{corrected} cannot give a p below {pair.lowest_p:.2g}"
+            ask = f"; {needed} seeds an arm could" if needed else ""
         found.append(
             Remark(
                 code="too-few-seeds",
                 phase=phase.name,
                 subject=f"{pair.arm} against {pair.baseline}",
-                severity="warning" if below and pair.n < PAIRS_FOR_A_TEST else "info",
+                severity="warning" if below and (pair.n < 2 or pair.test.smallest >= ALPHA) else "info",
                 summary=f"{pair.arm} and {pair.baseline} are {number(gap)} apart; {what}{ask}",
                 evidence={
                     "n": pair.n,
                     "difference": pair.difference,
                     "smallest_detectable": pair.smallest_detectable,
                     "seeds_needed": needed,
-                    "smallest_p": pair.test.smallest,
+                    "smallest_p": pair.lowest_p,
                 },
             )
         )
@@ -319,13 +320,9 @@ def scores_mixed(evidence: Evidence) -> list[Remark]:
             )
         )
     for phase in evidence.phases:
-        turned = [
-            (one.name, other.name)
-            for one, other in combinations([arm for arm in phase.arms if arm.n], 2)
-            if _turned(one.best - other.best, one.final - other.final, _least(phase, one.n, other.n))
-        ]
         leader = {way: _leader(phase, way, evidence.sign) for way in ("best", "final")}
-        if not turned or leader["best"] == leader["final"]:
+        turned = _turned(phase) if leader["best"] != leader["final"] else []
+        if not turned:
             continue
         found.append(
             Remark(
@@ -335,18 +332,31 @@ def scores_mixed(evidence: Evidence) -> list[Remark]:
                 severity="warning" if math.isfinite(phase.spread) else "info",
                 summary=f"by the best evaluation {leader['best']} wins, by the last one {leader['final']}; "
                 f"{len(turned)} pairs of arms change places",
-                evidence={"winner_by_best": leader["best"], "winner_by_final": leader["final"], "turned": turned},
+                evidence={
+                    "winner_by_best": leader["best"],
+                    "winner_by_final": leader["final"],
+                    "turned": turned[:MOST_TURNED],
+                },
             )
         )
     return found
 
 
-def _least(phase: PhaseSummary, n: int, m: int) -> float:
-    return 2.0 * phase.spread * math.sqrt(1 / n + 1 / m) if math.isfinite(phase.spread) else 0.0
+MOST_TURNED = 100
+"""So many pairs that change places are named; of 1,000 arms there may be half a million."""
 
 
-def _turned(by_best: float, by_final: float, least: float) -> bool:
-    return abs(by_best) > least and abs(by_final) > least and by_best * by_final < 0.0
+def _turned(phase: PhaseSummary) -> list[tuple[str, str]]:
+    """Return the pairs of arms of which one is better by its best and the other by its last evaluation."""
+    arms = [arm for arm in phase.arms if arm.n]
+    best, final = (np.array([getattr(arm, way) for arm in arms]) for way in ("best", "final"))
+    share = np.array([1 / arm.n for arm in arms])
+    spread = phase.spread if math.isfinite(phase.spread) else 0.0
+    least = 2.0 * spread * np.sqrt(share[:, None] + share[None, :])
+    by_best, by_final = best[:, None] - best[None, :], final[:, None] - final[None, :]
+    # Signs and not products: those of tiny differences are zero.
+    turned = (np.abs(by_best) > least) & (np.abs(by_final) > least) & (np.sign(by_best) * np.sign(by_final) < 0)
+    return [(arms[one].name, arms[other].name) for one, other in np.argwhere(np.triu(turned, 1))]
 
 
 def _leader(phase: PhaseSummary, way: str, sign: float) -> str:

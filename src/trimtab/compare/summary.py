@@ -182,14 +182,22 @@ class PairSummary:
         interval, bca: of the difference; Student's (Welch's if not paired), and the bootstrap's for pairs.
         test: sign-flip for pairs, else exchange of both samples.
         p: its p-value after Holm's correction for the comparisons of the phase; NaN where none was made.
+        among: how many comparisons that corrects for.
+        lowest_p: the lowest p that so many pairs could have given, after the same correction; NaN where p is.
+        p_of_t: of Student's t after the same correction, from the pairs or, where that is lower, from the spread inside
+            all arms of the phase; NaN where no scatter was seen.
         smallest_detectable: difference that this many seeds would find in 80 of 100 sweeps.
-        seeds_needed: for the observed difference; None where no number of seeds would do, or the spread is unknown.
+        seeds_needed: for the observed difference, by a t-test; None where no number of seeds would do, or the spread is
+            unknown.
+        seeds_to_tell: as many, and enough for the permutation test to fall below 0.05 after the correction.
         spread_from: whose spread the two above come from: "pairs", or the name of the phase that was borrowed from.
         improvement, improvement_interval: how likely a run of the arm beats one of the baseline.
         identical: seeds on which both took the very same training steps.
         compared: seeds on which that is known.
         parts_at: seed -> the first update whose loss differs.
-        better: which of both is better beyond doubt: "arm", "baseline", or empty.
+        better: which of both is better, as interval and permutation test agree: "arm", "baseline", or empty.
+        ahead: which of both is better by interval and Student's t alone, where the permutation test does not agree or
+            cannot; empty where `better` is not.
         verdict: in words.
     """
 
@@ -203,8 +211,12 @@ class PairSummary:
     bca: Interval
     test: Test
     p: float
+    among: int
+    lowest_p: float
+    p_of_t: float
     smallest_detectable: float
     seeds_needed: int | None
+    seeds_to_tell: int | None
     spread_from: str
     improvement: float
     improvement_interval: Interval
@@ -212,6 +224,7 @@ class PairSummary:
     compared: int
     parts_at: Mapping[int, int]
     better: Literal["arm", "baseline", ""]
+    ahead: Literal["arm", "baseline", ""]
     verdict: str
 
 
@@ -227,7 +240,8 @@ class PhaseSummary:
         constant: settings that every arm has alike.
         arms, pairs: see there.
         ranking: names from the best mean to the worst; arms without a score are left out.
-        tied: arms that cannot be told from the first of the ranking.
+        tied: arms that are not told from the first of the ranking by interval and permutation test together.
+        behind: those of them that the first is ahead of by the interval alone.
         spread: pooled standard deviation of the scores inside an arm; NaN where no arm has two.
         coverage: how far a 95 % interval of these n can be trusted.
         verdicts: sentences.
@@ -244,6 +258,7 @@ class PhaseSummary:
     pairs: tuple[PairSummary, ...]
     ranking: tuple[str, ...]
     tied: tuple[str, ...]
+    behind: tuple[str, ...]
     spread: float
     coverage: str
     verdicts: tuple[str, ...]

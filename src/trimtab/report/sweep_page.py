@@ -253,7 +253,7 @@ def _pair_row(pair: PairSummary) -> PairRow:
         interval=interval(pair.interval) if pair.interval.known else "-",
         p=sweep_text.p_value(pair.p),
         detectable=sweep_text.size(pair.smallest_detectable),
-        needed="-" if pair.seeds_needed is None else f"{pair.seeds_needed:,}",
+        needed="-" if pair.seeds_to_tell is None else f"{pair.seeds_to_tell:,}",
         verdict=pair.verdict,
         sure=bool(pair.better),
     )

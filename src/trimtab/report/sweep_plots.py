@@ -253,6 +253,8 @@ def start_and_best(key: str, title: str, arms: Sequence[Drawn], *, metric: str) 
         if low < high:
             axes.plot((low, high), (low, high), color=INK["muted"], linewidth=1, linestyle=(0, (1, 2)), zorder=1)
         left, handles = MOST_POINTS, []
+        if not few:  # drawn alike, so at once: each call takes some milliseconds
+            arms = [Drawn(name="", seeds=tuple(one for arm in arms for one in arm.seeds))]
         for place, arm in enumerate(arms):
             shown = [one for one in arm.seeds if math.isfinite(one.start) and math.isfinite(one.best)][:left]
             left -= len(shown)

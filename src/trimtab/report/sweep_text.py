@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from trimtab.compare.summary import WEIGHTS, ArmSummary, PairSummary, PhaseSummary, Remark, SweepSummary
 from trimtab.compare.words import interval, listed, number
+from trimtab.statistics import ALPHA
 from trimtab.trial import ENDED
 
 COLUMNS = 80
@@ -48,13 +49,20 @@ def headline(summary: SweepSummary) -> str:
         return _found(with_result[0])
     several = [phase for phase in with_result if len(phase.ranking) > 1]
     firm = [phase for phase in several if _others(phase) > len(phase.tied)]
+    near = [phase for phase in several if phase.behind and phase not in firm]
     if not several:
         return f"{len(with_result)} phases with one arm each: nothing is compared."
-    if not firm:
+    if not firm and not near:
         return f"In none of {len(several)} phases can any arm be told from the best one."
+    if not firm:
+        return (
+            f"In {len(near)} of {len(several)} phases the best arm is ahead of others by the interval alone; "
+            f"{_settled(near) or 'the test does not agree'}."
+        )
     whole = [phase for phase in firm if not phase.tied]
     said = f"The best arm is told from others in {len(firm)} of {len(several)} phases"
-    return said + (f", from all of them in {len(whole)}." if whole else ", in none of them from all.")
+    said += f", from all of them in {len(whole)}" if whole else ", in none of them from all"
+    return said + (f"; in {len(near)} more it is ahead by the interval alone." if near else ".")
 
 
 def _found(phase: PhaseSummary) -> str:
@@ -64,13 +72,34 @@ def _found(phase: PhaseSummary) -> str:
         unranked = len(phase.arms) - 1
         more = f"; {_plural(unranked, 'other arm')} without a result" if unranked else ""
         return f"{best.name}: {value}{more}."
-    if len(phase.tied) == _others(phase):
-        return f"No arm can be told from {best.name}, the best by its mean ({value})."
+    others = "the other one" if _others(phase) == 1 else f"all {_others(phase)} others"
     if not phase.tied:
-        others = "the other one" if _others(phase) == 1 else f"all {_others(phase)} others"
         return f"{best.name} is best ({value}), told from {others}."
-    told = _others(phase) - len(phase.tied)
-    return f"{best.name} is best by its mean ({value}), told from {told} of {_others(phase)} others."
+    told, near = _others(phase) - len(phase.tied), len(phase.behind)
+    if not told and not near and best.n == 1:
+        return f"{best.name} has the best value ({value}), but one seed an arm tells nothing apart."
+    if not told and not near:
+        return f"No arm can be told from {best.name}, the best by its mean ({value})."
+    said = f"{best.name} is best by its mean ({value})"
+    said += f", told from {told} of {_others(phase)} others" if told else ""
+    if near:
+        whom = others if near == _others(phase) else f"{near} more" if told else f"{near} of {_others(phase)} others"
+        settled = _settled([phase])
+        said += f", ahead of {whom} by the interval alone" + (f"; {settled}" if settled else "")
+    return said + "."
+
+
+def _settled(phases: Sequence[PhaseSummary]) -> str:
+    """Say how many seeds could settle what the interval alone says; empty where it is not for lack of seeds."""
+    blind = [
+        pair
+        for phase in phases
+        for pair in phase.pairs
+        if pair.ahead and phase.ranking[0] in (pair.arm, pair.baseline) and pair.lowest_p >= ALPHA
+    ]
+    needed = max((pair.seeds_to_tell or 0 for pair in blind), default=0)
+    has = min((pair.n for pair in blind), default=0)
+    return f"{has} seeds an arm are too few for the test, {needed} could settle it" if needed else ""
 
 
 def _others(phase: PhaseSummary) -> int:
@@ -187,7 +216,8 @@ def _legend(phases: Sequence[PhaseSummary]) -> list[str]:
                       "best: means; best at: median of the updates done", "  ")  # fmt: skip
     if any(phase.pairs for phase in phases):
         lines += _wrapped("p: sign-flip test on pairs, after Holm's correction; detectable: the smallest difference "
-                          "that so many seeds find in 80 of 100 sweeps", "  ")  # fmt: skip
+                          "that a t-test of so many seeds finds in 80 of 100 sweeps; better: p below 0.05 and an "
+                          "interval away from 0", "  ")  # fmt: skip
     for note in dict.fromkeys(phase.coverage for phase in phases if phase.ranking and phase.coverage):
         lines += _wrapped(note, "  ")
     return lines
