@@ -44,6 +44,26 @@ def test_one_good_value_in_time_is_enough_and_one_too_late_is_not():
     assert late.evidence["best"] == 0.1
 
 
+def test_at_a_step_what_was_had_and_lost_is_missed_and_says_so():
+    falls = run(lambda step: 0.9 - step / 100)
+    assert opened(rule(f"{ACCURACY} >= 0.8 by 60"), falls) == []
+    finding = the(opened(rule(f"{ACCURACY} >= 0.8 at 60"), falls))
+    assert finding.measured == pytest.approx(0.31)
+    assert finding.summary == (
+        "validation/accuracy was 0.31 in the end, 0.86 at best (step 4), where >= 0.8 was declared for step 60; it was "
+        "not improving any more"
+    )
+    assert "progress" not in finding.evidence  # it did not come from below
+    assert opened(rule(f"{ACCURACY} >= 0.3 at 60"), falls) == []
+    lost = run(lambda step: math.nan if step > 50 else 0.9)
+    assert math.isnan(the(opened(rule(f"{ACCURACY} >= 0.8 at 60"), lost)).measured)
+
+
+def test_by_and_at_are_read_as_they_are_written():
+    for text in ("loss <= 0.5 by step 500", "loss <= 0.5 at step 500"):
+        assert str(Milestone.parse(text)) == text
+
+
 def test_lower_is_better_where_the_comparison_says_so():
     assert opened(rule("loss <= 1.0 by 10"), run(lambda step: 0.0)) == []
     assert the(opened(rule("loss < 1.0 by 10"), run(lambda step: 0.0))).measured == 1.0

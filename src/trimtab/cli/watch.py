@@ -37,7 +37,11 @@ def _watch(
     root: Root = None,
     milestone: Annotated[
         list[str] | None,
-        typer.Option("--milestone", metavar="CHECK", help="Must be reached: 'loss <= 0.5 by 500'; repeatable."),
+        typer.Option(
+            "--milestone",
+            metavar="CHECK",
+            help="Must be reached: 'loss <= 0.5 by 500', or hold 'at 500'; repeatable.",
+        ),
     ] = None,
     ignore: IgnoreRules = None,
     respond: Respond = None,

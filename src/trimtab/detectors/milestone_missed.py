@@ -25,6 +25,7 @@ class Course(NamedTuple):
         values: how many values there were, NaN included.
         points: finite values in order, thinned evenly when there are many.
         stride: one point stands for so many values.
+        last: the last value, NaN where it was not finite.
     """
 
     best: float = math.nan
@@ -32,6 +33,7 @@ class Course(NamedTuple):
     values: int = 0
     points: tuple[float, ...] = ()
     stride: int = 1
+    last: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +53,15 @@ class CourseUntil:
         if step > self.until:
             return state
         if not math.isfinite(value):
-            return state._replace(values=state.values + 1)
-        best, best_step, values, points, stride = state
+            return state._replace(values=state.values + 1, last=math.nan)
+        best, best_step, values, points, stride, _ = state
         if best_step < 0 or (value > best if self.higher else value < best):
             best, best_step = value, step
         if values % stride == 0:
             points = (*points, value)
             if len(points) > POINTS:
                 points, stride = points[::2], 2 * stride
-        return Course(best, best_step, values + 1, points, stride)
+        return Course(best, best_step, values + 1, points, stride, value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +69,8 @@ class MilestoneMissed(Detector):
     """A declared milestone was not reached in time.
 
     What it sees.
-    The best value that a metric had by the step of a milestone does not satisfy it.
+    The best value that a metric had by the step of a milestone does not satisfy it; for a milestone whose last value
+    counts, the last one does not.
 
     Why it matters.
     Somebody who knows this training said what it must reach by then. A run that misses it will seldom give the
@@ -80,7 +83,8 @@ class MilestoneMissed(Detector):
     a learning rate; at rest from the start points to data without a signal or to a part that is not trained.
 
     False alarms.
-    As many as the milestone was too ambitious. The best value up to the step counts, so noise does not miss one.
+    As many as the milestone was too ambitious. The best value up to the step counts unless the milestone says
+    otherwise, so noise does not miss one.
 
     What to try.
     While it still improves, train longer or faster before anything else. Otherwise look at the other findings, then
@@ -120,7 +124,7 @@ class MilestoneMissed(Detector):
                 continue
             judged = True
             fresh = closing or now(trace, "loss") is None or trace.step <= milestone.by_step + RECENT
-            if fresh and not milestone.met_by(course.best):
+            if fresh and not milestone.met_by(_counted(milestone, course)):
                 missed.append(self._finding(trace, milestone, course))
         if missed:
             return missed
@@ -128,18 +132,18 @@ class MilestoneMissed(Detector):
 
     def _finding(self, trace: Trace, milestone: Milestone, course: Course) -> Finding:
         improving = _improves(course.points, higher=milestone.comparison.startswith(">"))
-        last = course.points[-1] if course.points else math.nan
+        counted = _counted(milestone, course)
         evidence: dict[str, float | str] = {
             "target": milestone.value,
             "best": course.best,
             "best_step": float(course.best_step),
-            "last": last,
+            "last": course.last,
             "improving": float(improving),
             "values": float(course.values),
         }
         way = milestone.value - course.points[0] if course.points else 0.0
-        if way:
-            evidence["progress"] = (course.best - course.points[0]) / way
+        if way and not milestone.met_by(course.points[0]):
+            evidence["progress"] = (counted - course.points[0]) / way
         travelled = _travelled(trace, milestone.by_step)
         if travelled is not None:
             evidence["travelled"] = travelled
@@ -147,20 +151,28 @@ class MilestoneMissed(Detector):
         if chance is not None:
             evidence["chance_level"] = chance
         same_metric = sum(other.metric == milestone.metric for other in self.milestones)
+        best = f"{number(course.best)} at best (step {course.best_step})"
+        was = best if milestone.counts == "best" else f"{number(counted)} in the end, {best}"
         return self.finding(
             trace,
             severity=Severity.ERROR,
-            subject=milestone.metric if same_metric == 1 else f"{milestone.metric} by step {milestone.by_step}",
+            subject=milestone.metric
+            if same_metric == 1
+            else f"{milestone.metric} {milestone.word} step {milestone.by_step}",
             summary=(
-                f"{milestone.metric} was {number(course.best)} at best (step {course.best_step}), where "
-                f"{milestone.comparison} {number(milestone.value)} was declared for step {milestone.by_step}; "
+                f"{milestone.metric} was {was}, where {milestone.comparison} {number(milestone.value)} was declared "
+                f"for step {milestone.by_step}; "
                 + ("it was still improving" if improving else "it was not improving any more")
             ),
-            measured=course.best,
+            measured=counted,
             threshold=milestone.value,
             evidence=evidence,
             since_step=milestone.by_step,
         )
+
+
+def _counted(milestone: Milestone, course: Course) -> float:
+    return course.best if milestone.counts == "best" else course.last
 
 
 def _course(milestone: Milestone) -> CourseUntil:

@@ -209,7 +209,8 @@ def _targets(config: Mapping[str, Any]) -> dict[str, list[plots.Target]]:
     targets: dict[str, list[plots.Target]] = {}
     for one in declared or ():
         sign = {">=": "≥", "<=": "≤"}.get(one["comparison"], one["comparison"])
-        label = f"{sign} {number(float(one['value']))} by {one['by_step']}"
+        word = "at" if one.get("counts") == "last" else "by"
+        label = f"{sign} {number(float(one['value']))} {word} {one['by_step']}"
         target = plots.Target(step=int(one["by_step"]), value=float(one["value"]), label=label, below=sign in "≥>")
         targets.setdefault(str(one["metric"]), []).append(target)
     return targets
