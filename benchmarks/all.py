@@ -16,6 +16,10 @@ BENCHMARKS = (
     "benchmarks.checkpoint_mismatch",
     "benchmarks.kill",
     "benchmarks.interval_coverage",
+    "benchmarks.ternary",
+    "benchmarks.ternary_faults",
+    "benchmarks.sweep55",
+    "benchmarks.sweep_engine",
 )
 
 

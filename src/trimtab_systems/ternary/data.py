@@ -94,8 +94,6 @@ class Batch(NamedTuple):
         inputs: one-hot digits, (B, 27), or their values, (B, 9).
         digits: (B, D), what shall be reconstructed.
         level: 1.0 at the valuation, (B, 10).
-        share: (B,), weight of each row in a mean over levels: rows of a level share equally, so do the levels that are
-            present; the sum is 1.
         noise: (B, Z), standard normal numbers for the latent code.
         done: share of the training's updates that lie before this one, in [0, 1).
     """
@@ -103,7 +101,6 @@ class Batch(NamedTuple):
     inputs: torch.Tensor
     digits: torch.Tensor
     level: torch.Tensor
-    share: torch.Tensor
     noise: torch.Tensor
     done: float
 
@@ -144,14 +141,12 @@ def batch_maker(
     def make(number: int) -> Batch:
         epoch, place = divmod(number, length)
         rows_B = torch.cat([order(epoch)[place * size : (place + 1) * size], always])
-        level_BL = level_NL.index_select(0, rows_B)
         generator = np.random.Generator(np.random.SFC64((seed, _NOISE, number)))
         noise = generator.standard_normal((len(rows_B), latent), dtype=np.float32)
         return Batch(
             inputs=inputs_NI.index_select(0, rows_B),
             digits=data.digits.index_select(0, rows_B),
-            level=level_BL,
-            share=level_shares(level_BL),
+            level=level_NL.index_select(0, rows_B),
             noise=torch.from_numpy(noise),
             done=number / steps,
         )
@@ -162,10 +157,3 @@ def batch_maker(
 def batches_in_epoch(examples: int, size: int) -> int:
     """Return how many batches it takes to meet every example once."""
     return -(-examples // size)
-
-
-def level_shares(level_BL: torch.Tensor) -> torch.Tensor:
-    """Return the weight of each row in a mean over the levels that are present, shape (B,), summing to 1."""
-    rows_L = level_BL.sum(0)
-    each_L = torch.where(rows_L > 0, 1 / rows_L.clamp_min(1), 0.0) / (rows_L > 0).sum()
-    return level_BL @ each_L

@@ -109,52 +109,46 @@ def divergence_loss(kl_BZ: torch.Tensor, free: float) -> torch.Tensor:
     return free_bits(kl_BZ, free, per="total")
 
 
-def radial_loss(
-    share_B: torch.Tensor, level_BL: torch.Tensor, weight_B: torch.Tensor, bands: Bands, kind: RadialTerm
-) -> torch.Tensor:
-    """Return how far radii are from where their levels shall lie, in squared gaps.
+def radius_losses(
+    share_B: torch.Tensor, level_BL: torch.Tensor, bands: Bands, kind: RadialTerm, part: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return how far radii are from where their levels shall lie, in squared gaps, and how much spread is missing.
 
-    - "band": each row's distance from its band, 0 inside it; the mean over rows of a level, then over levels;
-    - "point": each row's distance from the middle of its band, the same mean; it leaves no spread inside a level;
+    The first, a mean over the levels that are present, each of which counts alike:
+
+    - "band": each row's distance from its band, 0 inside it;
+    - "point": each row's distance from the middle of its band; it leaves no spread inside a level;
     - "mean": the distance of each level's mean radius from the middle. Rows may lie anywhere as long as the mean is
       right, so the order of rows falls while this term does too: the objective does not match the metric;
     - "none": 0.
 
+    The second is a floor, 0 where there is enough: relu(1 - deviation / (part x half width)) squared for each level
+    with two rows or more, then the mean.
+
+    Both are made of the same three sums over the rows of each level.
+
     Args:
         share_B: radii as shares of the ball's.
         level_BL: one-hot levels.
-        weight_B: weight of each row in a mean over levels, from `level_shares`.
         bands: where levels shall lie.
         kind: see above.
-    """
-    if kind == "none":
-        return share_B.sum() * 0
-    if kind == "mean":
-        off_B = (level_BL @ (_means(share_B, level_BL) - bands.middle)) / bands.gap
-        return weight_B @ off_B.square()
-    off_B = (share_B - level_BL @ bands.middle).abs() / bands.gap
-    if kind == "band":
-        off_B = (off_B - level_BL @ bands.half / bands.gap).relu()
-    return weight_B @ off_B.square()
-
-
-def spread_loss(share_B: torch.Tensor, level_BL: torch.Tensor, bands: Bands, part: float) -> torch.Tensor:
-    """Return how much of the spread that is asked for is missing inside levels: a floor, 0 where there is enough.
-
-    For each level with two rows or more it is relu(1 - deviation / (part x half width)) squared, then the mean.
-
-    Args:
-        share_B: radii as shares of the ball's.
-        level_BL: one-hot levels.
-        bands: where levels shall lie.
         part: deviation asked for, as a share of half the band's width; a uniform distribution over the band has 0.58.
     """
+    middle_B, half_B = (level_BL @ torch.stack([bands.middle, bands.half], 1)).unbind(1)
+    off_B = share_B - middle_B  # small, so that the variance below keeps its digits
+    outside_B = (off_B.abs() - half_B).relu()
     rows_L = level_BL.sum(0)
-    off_B = share_B - level_BL @ _means(share_B, level_BL)
-    variance_L = off_B.square() @ level_BL / rows_L.clamp_min(1)
-    missing_L = (1 - (variance_L + _FLOOR).sqrt() / (part * bands.half)).relu()
+    sums_3L = torch.stack([off_B, off_B.square(), outside_B.square()]) @ level_BL
+    mean_L, square_L, outside_L = (sums_3L / rows_L.clamp_min(1)).unbind()
+    if kind == "none":
+        radial = mean_L.sum() * 0
+    else:
+        by_level = {"band": outside_L, "point": square_L, "mean": mean_L.square()}[kind]
+        radial = by_level.sum() / ((rows_L > 0).sum() * bands.gap**2)
+    deviation_L = ((square_L - mean_L.square()).relu() + _FLOOR).sqrt()
+    missing_L = (1 - deviation_L / (part * bands.half)).relu().square()
     several_L = (rows_L > 1).float()
-    return missing_L.square() @ several_L / several_L.sum().clamp_min(1)
+    return radial, missing_L @ several_L / several_L.sum().clamp_min(1)
 
 
 _FLOOR = 1e-10
@@ -166,8 +160,3 @@ def ramp(done: float, begin: float, length: float) -> float:
     if done < begin:
         return 0.0
     return 1.0 if done >= begin + length else (done - begin) / length
-
-
-def _means(share_B: torch.Tensor, level_BL: torch.Tensor) -> torch.Tensor:
-    """Return the mean radius of each level, 0 for those without rows."""
-    return share_B @ level_BL / level_BL.sum(0).clamp_min(1)

@@ -3,6 +3,9 @@
 The radius shall fall as the level rises: level 0 outermost. All measures of order are negative when it does, so lower
 is better. Nothing here draws random numbers; what was sampled is measured by its caller and named so.
 
+Sums are written without `@`: numpy hands that to a library with threads of its own, which for arrays of this size burn
+more than twice the processor's time.
+
 The rank correlation (`hierarchy`) cannot see the deep levels: two thirds of the operations have level 0, and a radius
 that tells levels 0 and 1 from the rest, with the others inverted, still has -0.8297 of at best -0.8321. So the mean
 over pairs of levels (`balanced_d`) stands beside it.
@@ -12,8 +15,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,16 +94,16 @@ def radial_metrics(level_N: Array, radius_N: Array, curvature: float) -> RadialM
             f"got {radius_N.min()} to {radius_N.max()}"
         )
     beyond_N = 2 / math.sqrt(curvature) * np.arctanh(np.minimum(share_N, 1 - np.finfo(np.float64).eps))
-    hierarchy = spearman(level_N, radius_N)
+    order = _order(radius_N)
     counts_L = np.bincount(level_N)
     present = np.flatnonzero(counts_L)
-    d_LL = separation(level_N, radius_N)
+    hierarchy, d_LL = _rank_correlation(level_N, order), _separation(level_N, order)
     above, below = np.triu_indices(len(present), 1)
     d_P = d_LL[above, below]
     pairs_P = (counts_L[present][above] * counts_L[present][below]).astype(np.float64)
-    means_L = np.array([radius_N[level_N == level].mean(dtype=np.float64) for level in present])
+    means_L = np.bincount(level_N, radius_N)[present] / counts_L[present]
     signed, comparable = float((pairs_P * d_P).sum()), float(pairs_P.sum())
-    _, ties = np.unique(radius_N, return_counts=True)
+    ties = np.diff(np.r_[order.starts, len(radius_N)])
     untied = len(radius_N) * (len(radius_N) - 1) / 2 - float((ties * (ties - 1) / 2).sum())
     return RadialMetrics(
         hierarchy=hierarchy,
@@ -116,18 +119,32 @@ def radial_metrics(level_N: Array, radius_N: Array, curvature: float) -> RadialM
     )
 
 
-def spearman(one_N: Array, other_N: Array) -> float:
-    """Return Spearman's rank correlation, ties at their mean rank; NaN where one of both is constant."""
-    return _correlation(midranks(one_N), midranks(other_N))
+def radial_metrics_or_nan(level_N: Array, radius_N: Array, curvature: float) -> dict[str, float]:
+    """Return `radial_metrics` by name, all NaN where a radius is not finite: an evaluation of a model that is lost."""
+    if np.isfinite(radius_N).all():
+        return radial_metrics(level_N, radius_N, curvature).as_dict()
+    return dict.fromkeys((field.name for field in fields(RadialMetrics)), math.nan)
+
+
+def hierarchy_and_separation(level_N: Array, radius_N: Array) -> tuple[float, Array]:
+    """Return Spearman's rank correlation and the `separation` of all pairs of levels; both from one sort."""
+    order = _order(radius_N)
+    return _rank_correlation(level_N, order), _separation(level_N, order)
+
+
+def spearman(level_N: Array, other_N: Array) -> float:
+    """Return Spearman's rank correlation of levels, whole numbers from 0, with anything; ties have their mean rank.
+
+    It is NaN where one of both is constant, or a value is NaN, which has no rank.
+    """
+    if np.isnan(other_N).any():
+        return math.nan
+    return _rank_correlation(level_N, _order(other_N))
 
 
 def midranks(values_N: Array) -> Array:
     """Return ranks from 1, equal values with the mean of their ranks."""
-    order_N = np.argsort(values_N, kind="stable")
-    first_N, last_N = _ties(values_N[order_N])
-    ranks_N = np.empty(len(values_N))
-    ranks_N[order_N] = (first_N + last_N + 1) / 2
-    return ranks_N
+    return _midranks(_order(values_N))
 
 
 def separation(level_N: Array, radius_N: Array) -> Array:
@@ -136,18 +153,7 @@ def separation(level_N: Array, radius_N: Array) -> Array:
     Entry (a, b) is the probability that a point of level a lies further in than one of level b, less that of the
     opposite. It is Somers' d of the two levels, and twice the area under the curve less one.
     """
-    order_N = np.argsort(radius_N, kind="stable")
-    first_N, last_N = _ties(radius_N[order_N])
-    present, place_N = np.unique(level_N[order_N], return_inverse=True)
-    is_level_NL = np.eye(len(present))[place_N]
-    before_NL = np.vstack(
-        [np.zeros(len(present)), is_level_NL.cumsum(0)]
-    )  # row i: points of each level among the first i
-    further_in_NL = before_NL[first_N] + before_NL[last_N]  # twice, ties as one half
-    counts_L = is_level_NL.sum(0)
-    beats_LL = is_level_NL.T @ further_in_NL / 2 / (counts_L[:, None] * counts_L)
-    d_LL: Array = 1 - 2 * beats_LL
-    return d_LL
+    return _separation(level_N, _order(radius_N))
 
 
 def richness(level_N: Array, radius_N: Array) -> float:
@@ -243,18 +249,59 @@ def best_one_digit_rule(level_N: Array, values_ND: Array) -> Rule:
     return min(rules, key=lambda rule: rule.hierarchy)
 
 
-def _correlation(one_N: Array, other_N: Array) -> float:
-    one_N, other_N = one_N - one_N.mean(), other_N - other_N.mean()
-    size = math.sqrt(float(one_N @ one_N) * float(other_N @ other_N))
-    return float(one_N @ other_N) / size if size else math.nan
+class _Order(NamedTuple):
+    """An array, sorted.
+
+    Attributes:
+        places: (N,), where each value of the sorted array stood.
+        starts: where in it each run of equal values begins.
+        first, last: (N,), where the run around each place begins, and where it has ended.
+    """
+
+    places: Array
+    starts: Array
+    first: Array
+    last: Array
 
 
-def _ties(sorted_N: Array) -> tuple[Array, Array]:
-    """Return for each place of a sorted array where the run of equal values around it begins, and where it ended."""
+def _order(values_N: Array) -> _Order:
+    places_N = np.argsort(values_N, kind="stable")
+    sorted_N = values_N[places_N]
     starts = np.flatnonzero(np.r_[True, sorted_N[1:] != sorted_N[:-1]])
     lengths = np.diff(np.r_[starts, len(sorted_N)])
     first_N = np.repeat(starts, lengths)
-    return first_N, first_N + np.repeat(lengths, lengths)
+    return _Order(places_N, starts, first_N, first_N + np.repeat(lengths, lengths))
+
+
+def _midranks(order: _Order) -> Array:
+    ranks_N = np.empty(len(order.places))
+    ranks_N[order.places] = (order.first + order.last + 1) / 2
+    return ranks_N
+
+
+def _rank_correlation(level_N: Array, order: _Order) -> float:
+    """Return Spearman's correlation; the ranks of levels follow from how many there are of each."""
+    counts_L = np.bincount(level_N)
+    middle = (len(level_N) + 1) / 2
+    level_rank_L = counts_L.cumsum() - (counts_L - 1) / 2 - middle
+    off_N = _midranks(order) - middle
+    size = math.sqrt(float((counts_L * level_rank_L**2).sum()) * float(np.square(off_N).sum()))
+    return float((level_rank_L * np.bincount(level_N, off_N)).sum()) / size if size else math.nan
+
+
+def _separation(level_N: Array, order: _Order) -> Array:
+    counts_L = np.bincount(level_N)
+    present = np.flatnonzero(counts_L)
+    counts_L = counts_L[present]
+    sorted_level_N = level_N[order.places]
+    until_NL = np.zeros((len(level_N) + 1, len(present)), np.int64)  # row i: points of each level among the first i
+    np.cumsum(sorted_level_N[:, None] == present, axis=0, out=until_NL[1:])
+    small = np.min_scalar_type(int(present[-1]))  # numpy sorts one and two bytes by counting
+    by_level_N = np.argsort(sorted_level_N.astype(small), kind="stable")
+    further_in_NL = until_NL[order.first[by_level_N]] + until_NL[order.last[by_level_N]]  # twice, ties as one half
+    beats_LL = np.add.reduceat(further_in_NL, np.r_[0, counts_L.cumsum()[:-1]], axis=0) / 2
+    d_LL: Array = 1 - 2 * beats_LL / (counts_L[:, None] * counts_L)
+    return d_LL
 
 
 def _checked(level_N: Array, other_N: Array) -> tuple[Array, Array]:

@@ -36,8 +36,8 @@ class Code(NamedTuple):
 class TernaryModel(nn.Module):
     """Encode digits as a point of the ball, and decode its tangent vector to digits.
 
-    Encoder: I -> H -> H (hard swish), then one layer for the direction (Z, a unit vector), the radius (1, a sigmoid
-    times `max_radius`) and log sigma (Z). Decoder: Z -> H -> H -> 27 (hard swish); it reads log_0 of the point.
+    Encoder: I -> H -> H (SiLU), then one layer for the direction (Z, a unit vector), the radius (1, a sigmoid
+    times `max_radius`) and log sigma (Z). Decoder: Z -> H -> H -> 27 (SiLU); it reads log_0 of the point.
 
     Args:
         hidden: H.
@@ -64,16 +64,14 @@ class TernaryModel(nn.Module):
         super().__init__()
         self.curvature, self.max_radius, self.posterior = curvature, max_radius, posterior
         inputs = DIGITS if raw_input else DIGITS * VALUES
-        self.encoder = nn.Sequential(
-            nn.Linear(inputs, hidden), nn.Hardswish(), nn.Linear(hidden, hidden), nn.Hardswish()
-        )
+        self.encoder = nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU())
         self.latent = latent
         self.heads = nn.Linear(hidden, latent + 1 + latent)
         self.decoder = nn.Sequential(
             nn.Linear(latent, hidden),
-            nn.Hardswish(),
+            nn.SiLU(),
             nn.Linear(hidden, hidden),
-            nn.Hardswish(),
+            nn.SiLU(),
             nn.Linear(hidden, DIGITS * VALUES),
         )
         nn.init.zeros_(self.heads.weight[-latent:])

@@ -7,12 +7,10 @@ from hypothesis import strategies as st
 
 from trimtab_systems.ternary.data import (
     COUNT,
-    LEVELS,
     batch_maker,
     batches_in_epoch,
     digits_of,
     distance,
-    level_shares,
     number_of,
     operations,
     split,
@@ -117,14 +115,3 @@ def test_a_batch_says_what_its_rows_are():
     assert torch.equal(batch.level.argmax(1), valuation(batch.digits))
     assert number_of(batch.digits)[-2:].tolist() == [0, 243]
     assert torch.equal(maker(raw_input=True)(5).inputs, batch.digits.float() - 1)
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.integers(0, LEVELS - 1), min_size=1, max_size=30))
-def test_levels_that_are_present_share_equally_and_so_do_their_rows(levels):
-    share = level_shares(torch.nn.functional.one_hot(torch.tensor(levels), LEVELS).float()).double()
-    assert float(share.sum()) == pytest.approx(1, abs=1e-6)
-    for level in set(levels):
-        mine = share[torch.tensor(levels) == level]
-        assert float(mine.sum()) == pytest.approx(1 / len(set(levels)), abs=1e-6)
-        assert float(mine.max() - mine.min()) < 1e-7

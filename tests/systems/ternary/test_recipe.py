@@ -92,6 +92,17 @@ def test_evaluating_changes_nothing_and_repeats():
     assert {"coverage_held", "hierarchy_held"} <= set(build(held_out(), 0).evaluate())
 
 
+def test_a_model_that_is_lost_is_measured_as_nan_and_no_error():
+    training = build(tiny(), seed=0)
+    with torch.no_grad():
+        training.model.heads.weight.fill_(math.nan)
+    measured = training.evaluate()
+    assert set(measured) == set(build(tiny(), seed=0).evaluate())
+    for name in ("hierarchy", "balanced_d", "hierarchy_sampled", "distinct_radii", "kl", "loss"):
+        assert math.isnan(measured[name])
+    assert measured["coverage"] < 0.001
+
+
 def test_evaluated_on_samples_no_evaluation_comes_out_twice():
     training = build(dataclasses.replace(tiny(), evaluated_on="sample"), seed=0)
     first, second = training.evaluate(), training.evaluate()
@@ -164,6 +175,7 @@ def test_milestones_fall_on_evaluations_and_ask_for_the_nats_that_a_code_needs(n
     assert all(milestone.by_step == config.steps for milestone in asked)
     assert asked[0].met_by(NEEDED_NATS + 0.01)
     assert not asked[0].met_by(3.8)  # what remains of the divergence at beta = 1
+    assert all(milestone.counts == "last" for milestone in asked)  # an untrained code has nats enough, and loses them
 
 
 def test_the_system_builds_both_forms_and_judges_each_by_its_own_milestones():

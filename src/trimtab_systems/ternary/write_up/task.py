@@ -188,11 +188,6 @@ class Task:
 
     # --- the evaluation ---------------------------------------------------------------------------
 
-    @cached_property
-    def _level_ranks(self) -> Any:
-        ranks_N = metrics.midranks(self.level_N)
-        return (ranks_N - ranks_N.mean()) / np.linalg.norm(ranks_N - ranks_N.mean())
-
     @torch.no_grad()
     def evaluate(self) -> Mapping[str, float]:
         """Return the measures of the present weights.
@@ -225,12 +220,9 @@ class Task:
         """Return how the radii order the levels; NaN where a radius is not finite."""
         if not np.isfinite(radius_N).all():
             return dict.fromkeys(("hierarchy", "balanced_d", "richness"), math.nan)
-        ranks_N = metrics.midranks(radius_N)
-        ranks_N -= ranks_N.mean()
-        size = float(np.linalg.norm(ranks_N))
-        d_LL = metrics.separation(self.level_N, radius_N)
+        hierarchy, d_LL = metrics.hierarchy_and_separation(self.level_N, radius_N)
         return {
-            "hierarchy": float(ranks_N @ self._level_ranks) / size if size else math.nan,
+            "hierarchy": hierarchy,
             "balanced_d": float(d_LL[np.triu_indices(LEVELS, 1)].mean()),
             "richness": metrics.richness(self.level_N, radius_N),
         }
