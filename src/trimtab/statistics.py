@@ -490,9 +490,10 @@ def correlation(
         one, other = _ranks(one), _ranks(other)
     method = "Fisher"
     none = Interval(math.nan, math.nan, level, method, n)
-    if n < 2 or np.ptp(one) == 0.0 or np.ptp(other) == 0.0:
+    if n < 2 or not np.any(one != one.mean()) or not np.any(other != other.mean()):
         return Correlation(math.nan, none, kind)
     one, other = one - one.mean(), other - other.mean()
+    one, other = one / np.abs(one).max(), other / np.abs(other).max()  # squares of very small numbers are zero
     r = float(one @ other / math.sqrt(float(one @ one) * float(other @ other)))
     r = min(1.0, max(-1.0, r))
     if n < 4:

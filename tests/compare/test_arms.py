@@ -237,6 +237,12 @@ def test_the_first_update_that_differs_is_exact():
     pair = pair_of(only_phase(results, baseline="a"), "b", "a")
     assert pair.parts_at == {0: 13}
     assert "identical until update 13" in pair.verdict
+    other = [
+        dataclasses.replace(results[0], trial=result("c", 0).trial),
+        result("d", 0, (0.1, 0.5, 0.7), trained=(("begin", 1), ("b", 7))),
+    ]
+    losses_differ_at_once = pair_of(only_phase(other, baseline="c"), "d", "c")
+    assert "identical" not in losses_differ_at_once.verdict
     (blind,) = summarize(results, baseline="a").phases  # without the losses
     assert pair_of(blind, "b", "a").parts_at == {}
 
@@ -288,6 +294,18 @@ def test_totals_count_everything():
 def test_whatever_came_of_it_there_is_a_summary(results):
     summary = summarize(results, losses_of=losses_of)
     assert json.loads(safe_json(summary.as_dict()))["totals"]["trials"] == len(results)
+
+
+def test_numbers_that_have_diverged_count_as_infinite_and_end_nothing():
+    far = [
+        result("a", seed, (0.1, value, 1e308), evaluations_again=(1e308,) * 2)
+        for seed, value in enumerate((0.5, 1e200, -1e308))
+    ]
+    tiny = [result("b", seed, (0.1, 5e-324 * seed, 1e-320)) for seed in range(4)]
+    summary = summarize(far + tiny, losses_of=losses_of, phases={"": PhaseFacts(score="final")})
+    one = summary.phases[0].arm("a")
+    assert (one.n, one.not_finite) == (0, 3)
+    assert summary.phases[0].arm("b").mean == pytest.approx(1e-320)
 
 
 @pytest.mark.parametrize("seed", range(3))

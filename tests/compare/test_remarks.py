@@ -455,6 +455,26 @@ def test_equal_numbers_of_different_trainings_are_an_error():
     assert told(curvature((1, 2), seeds=(0,)), "identical-results") == []
 
 
+def test_equal_numbers_of_a_coarse_metric_are_chance():
+    coarse = [
+        result(name, seed, (0.1, 0.8 + 0.1 * (seed % 2), 0.9 + 0.1 * (place % 2)))
+        for place, name in enumerate("abcd")
+        for seed in range(4)
+    ]
+    assert told(coarse, "identical-results") == []
+    loss = "validation/loss"
+    others = [
+        result(name, 0, (0.1, 0.4, 0.8), others={loss: ((10, place), (20, 0.1))}) for place, name in enumerate("ab")
+    ]
+    assert told(others, "identical-results") == []
+
+
+def test_an_arm_that_a_search_gave_up_has_no_unequal_seeds():
+    results = [*arm("a", [0.8, 0.9]), result("b", 0, status="pruned")]
+    assert told(results, "unequal-seeds") == []
+    assert told([*arm("a", [0.8, 0.9]), result("b", 0)], "unequal-seeds") != []
+
+
 def test_several_versions_failures_numbers_and_seeds_are_said():
     results = [
         *arm("a", [0.8, 0.9], code="abc"),

@@ -1,9 +1,13 @@
 """A sweep in plain text: what matters comes first, every line fits, nothing is claimed that the seeds do not show."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.report.swept import EVERY, result, summary_of
-from trimtab.report.sweep_text import COLUMNS, closing, duration, headline, sentences
+from trimtab.compare.summary import PhaseFacts
+from trimtab.compare.words import number
+from trimtab.report.sweep_text import COLUMNS, by_phase, closing, duration, headline, sentences
 
 LONG = "step_decay with a name that is rather long=0.0001"
 
@@ -77,6 +81,24 @@ def test_the_headline_says_what_can_be_told_and_no_more():
     )
     assert line(far[0], far[8]).endswith("but one seed an arm tells nothing apart.")
     assert headline(summary_of(EVERY["all_failed"]())[0]) == "No trial has a result."
+
+
+def test_what_each_phase_found_stands_below_the_headline(lines):
+    text = " ".join(line.strip() for line in lines[:20])
+    for name in ("curvature", "loss-weights", "scheduling", "learning-rate", "stability", "extended"):
+        assert f" {name}: " in text[: text.index(" error: ")]
+    assert "learning-rate: lr=0.001 is best by its mean (final " in text
+    assert by_phase(summary_of(EVERY["one_run"]())[0]) == []
+
+
+def test_an_arm_without_a_result_is_said_once():
+    results = [result("a", 0), replace(result("b", 0), status="waiting", points=())]
+    said = sentences(summary_of((results, {"": PhaseFacts(baseline="a")}))[0].phases[0])
+    assert [sentence for sentence in said if "b" in sentence.split(":")[0]] == ["b: 1 of 1 not done"]
+
+
+def test_nothing_is_written_as_minus_zero():
+    assert [number(-0.0), number(-0.0001, 0.5), number(-0.04, 0.5)] == ["0", "0.00", "-0.04"]
 
 
 def test_arms_that_cannot_be_told_from_the_same_one_share_a_sentence():

@@ -9,7 +9,16 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from trimtab.compare.declared import differing
-from trimtab.compare.evidence import Evidence, best_of, evaluation_noise, is_verified, pooled, score_of, sign_of
+from trimtab.compare.evidence import (
+    FARTHEST,
+    Evidence,
+    best_of,
+    evaluation_noise,
+    is_verified,
+    pooled,
+    score_of,
+    sign_of,
+)
 from trimtab.compare.pairs import compare_pairs
 from trimtab.compare.peak import peaks_of
 from trimtab.compare.remarks import REMARKS
@@ -39,7 +48,7 @@ from trimtab.statistics import (
     split_collapsed,
     t_interval,
 )
-from trimtab.trial import ENDED, Better, TrialResult
+from trimtab.trial import ENDED, Better, Point, TrialResult
 
 
 def summarize(
@@ -69,6 +78,7 @@ def summarize(
             metrics.
     """
     _check(results, phases or {}, baseline)
+    results = [_tamed(result) for result in results]
     metric, better = _judged(results, metric, better)
     by_phase: dict[str, list[TrialResult]] = {}
     for result in results:
@@ -120,6 +130,23 @@ def _check(results: Sequence[TrialResult], phases: Mapping[str, PhaseFacts], bas
     if baseline and results and all(result.trial.arm != baseline for result in results):
         arms = dict.fromkeys(result.trial.arm for result in results)
         raise UserError(f"summarize: no arm is called {baseline!r}; arms: {', '.join(map(repr, arms))}")
+
+
+def _tamed(result: TrialResult) -> TrialResult:
+    values = [value for _, value in result.points] + list(result.evaluations_again)
+    values += [value for points in result.others.values() for _, value in points]
+    if all(abs(value) <= FARTHEST or not math.isfinite(value) for value in values):
+        return result
+    return replace(
+        result,
+        points=_tame(result.points),
+        others={name: _tame(points) for name, points in result.others.items()},
+        evaluations_again=tuple(value for _, value in _tame([(0, again) for again in result.evaluations_again])),
+    )
+
+
+def _tame(points: Sequence[Point]) -> tuple[Point, ...]:
+    return tuple((step, math.copysign(math.inf, value) if abs(value) > FARTHEST else value) for step, value in points)
 
 
 def _judged(results: Sequence[TrialResult], metric: str, better: str) -> tuple[str, Better]:

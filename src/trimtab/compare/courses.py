@@ -86,7 +86,8 @@ def _starts_apart(phase: PhaseSummary, arm: str, results: Sequence[TrialResult],
             subject=arm,
             severity="warning",
             summary=f"{arm}: {len(starts)} runs load one checkpoint ({', '.join(loaded)}) and start between "
-            f"{number(min(starts))} and {number(max(starts))} (sd {number(spread)}); some weights were not loaded",
+            f"{number(min(starts))} and {number(max(starts))} (sd {number(spread)}); some weights were not loaded"
+            + ("" if math.isfinite(noise) else ", or the evaluation does not repeat"),
             evidence={"starts": starts, "sd": spread, "settings": dict(loaded), "noise": noise},
         )
     ]

@@ -11,6 +11,9 @@ from trimtab.compare.trajectories import Trajectories
 from trimtab.statistics import deviation, mean
 from trimtab.trial import Better, TrialResult
 
+FARTHEST = 1e100
+"""A metric or a loss beyond it has diverged and counts as infinite: squares and sums of such numbers are none."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:

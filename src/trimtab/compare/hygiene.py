@@ -6,6 +6,7 @@ Rules of the same form as in `remarks.py`.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from itertools import combinations
 
 from trimtab.compare.declared import canonical, check_bands
@@ -115,9 +116,10 @@ def identical_results(evidence: Evidence) -> list[Remark]:
     """Two runs have the same numbers although they should not: different seeds with one trajectory, or the reverse.
 
     Seeds that train the very same way are one seed, and their spread is no spread. Different trainings whose every
-    evaluation is equal were evaluated on the same weights, or stored twice.
+    evaluation is equal, in all recorded metrics, were evaluated on the same weights, or stored twice.
 
-    A false alarm: a metric that stands at one value, which does not count; a training without any chance in it.
+    A false alarm: a training without any chance in it; a metric that stands at one value or knows few values, such as
+    an accuracy of 32 samples, which does not count: half of its values are then those of other runs as well.
     """
     found = []
     for phase in evidence.phases:
@@ -151,7 +153,7 @@ def identical_results(evidence: Evidence) -> list[Remark]:
             (one, other)
             for runs in groups.values()
             for one, other in combinations(runs, 2)
-            if _trained_differently(one, other, evidence)
+            if _trained_differently(one, other, evidence) and not _is_coarse(one, groups)
         ]
         if alike_runs:
             one, other = alike_runs[0]
@@ -178,9 +180,17 @@ def _trained_differently(one: TrialResult, other: TrialResult, evidence: Evidenc
     after = [value for step, value in one.points if step > 0]
     return (
         len(set(after)) > 1
+        and repr(sorted(one.others.items())) == repr(sorted(other.others.items()))
         and evidence.trajectories.same(one, other) is False
         and not _one_continues(one, other, evidence)
     )
+
+
+def _is_coarse(result: TrialResult, groups: Mapping[tuple[Point, ...], object]) -> bool:
+    """Say whether half of the values after the start are those of runs with other evaluations as well."""
+    values = {value for step, value in result.points if step > 0}
+    elsewhere = {value for points in groups if points != result.points for step, value in points if step > 0}
+    return 2 * len(values & elsewhere) >= len(values)
 
 
 def _one_continues(one: TrialResult, other: TrialResult, evidence: Evidence) -> bool:
@@ -283,6 +293,8 @@ def unequal_seeds(evidence: Evidence) -> list[Remark]:
     for phase in evidence.phases:
         seeds: dict[str, tuple[int, ...]] = {}
         for arm in phase.arms:
+            if arm.counts.get("pruned"):
+                continue  # a search gave it up; its other seeds never began
             seeds[arm.name] = tuple(
                 sorted(
                     result.trial.seed

@@ -233,7 +233,8 @@ def _words(pair: PairSummary, arm: ArmSummary, base: ArmSummary, better: Better)
         return [f"no effect: same trajectories on {pair.identical} of {pair.compared} seeds"]
     if pair.identical:
         said.append(f"same trajectories on {pair.identical} of {pair.compared} seeds")
-    if len(pair.parts_at) == pair.compared > 0 and (first := min(pair.parts_at.values())) > 0:
+    # The loss of the first update is that of the start, which paired arms share: to part after it is to part at once.
+    if len(pair.parts_at) == pair.compared > 0 and (first := min(pair.parts_at.values())) > 1:
         said.append(f"identical until update {first}")
     word = "better" if sign_of(better) * pair.difference > 0 else "worse"
     if pair.better:

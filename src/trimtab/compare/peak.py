@@ -12,7 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from trimtab.compare.evidence import NOISES, OF_THE_WAY, Evidence, sign_of, way_of
+from trimtab.compare.evidence import FARTHEST, NOISES, OF_THE_WAY, Evidence, sign_of, way_of
 from trimtab.compare.summary import ArmPeak, Fall, Peaks, RunPeak
 from trimtab.compare.words import middle, number
 from trimtab.statistics import Correlation, correlation, deviation, mean
@@ -130,7 +130,7 @@ def why_it_fell(result: TrialResult, evidence: Evidence) -> tuple[Fall, str]:
 
 
 def _training_loss(result: TrialResult, evidence: Evidence) -> tuple[str, str]:
-    losses = [loss for loss in evidence.trajectories.losses(result) if math.isfinite(loss)]
+    losses = [loss for loss in evidence.trajectories.losses(result) if abs(loss) <= FARTHEST]  # NaN is not
     peak = result.best_step
     width = max(2, int(WINDOW * len(losses)))
     then, now = losses[max(0, peak - width) : peak] or losses[:width], losses[-width:]

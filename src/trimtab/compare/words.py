@@ -16,9 +16,12 @@ def number(value: float, width: float = math.nan) -> str:
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else "infinite" if value > 0 else "-infinite"
     if not math.isfinite(width) or width <= 0.0:
+        return f"{value + 0.0:.4g}"  # without the sign of -0.0
+    decimals = 1 - math.floor(math.log10(width))
+    if not -6 < decimals <= 8:
         return f"{value:.4g}"
-    decimals = min(8, max(0, 1 - math.floor(math.log10(width))))
-    return f"{value:.{decimals}f}"
+    text = f"{value:.{max(0, decimals)}f}"
+    return text.removeprefix("-") if float(text) == 0.0 else text
 
 
 def interval(one: Interval) -> str:

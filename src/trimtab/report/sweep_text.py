@@ -30,6 +30,7 @@ NAME = 19
 def closing(summary: SweepSummary) -> list[str]:
     """Return what to say when a sweep is over: headline, remarks, phases, best checkpoints, what it took."""
     lines = [*_wrapped(headline(summary), ""), *_wrapped(counted(summary), "")]
+    lines += [line for name, found in by_phase(summary) for line in _wrapped(f"{name}: {found}", "  ")]
     lines += _remarks(summary.remarks)
     for phase in summary.phases:
         lines += ["", *_phase(phase, summary)]
@@ -63,6 +64,12 @@ def headline(summary: SweepSummary) -> str:
     said = f"The best arm is told from others in {len(firm)} of {len(several)} phases"
     said += f", from all of them in {len(whole)}" if whole else ", in none of them from all"
     return said + (f"; in {len(near)} more it is ahead by the interval alone." if near else ".")
+
+
+def by_phase(summary: SweepSummary) -> list[tuple[str, str]]:
+    """Return what each phase found, (name, sentence); nothing where the headline says it already."""
+    with_result = [phase for phase in summary.phases if phase.ranking]
+    return [(phase.name, _found(phase)) for phase in with_result] if len(with_result) > 1 else []
 
 
 def _found(phase: PhaseSummary) -> str:
@@ -200,7 +207,10 @@ def sentences(phase: PhaseSummary) -> list[str]:
     for pair in phase.pairs:
         if pair.n and pair.verdict.startswith(NOT_TOLD):
             alike.setdefault((pair.baseline, pair.n), []).append(pair.arm)
+    results = {arm.name for arm in phase.arms if arm.n}
     for pair in phase.pairs:
+        if pair.arm not in results or pair.baseline not in results:
+            continue  # said of the arm
         its = alike.get((pair.baseline, pair.n), [])
         if pair.arm not in its or len(its) == 1:
             said.append(f"{pair.arm} against {pair.baseline}: {pair.verdict}")
