@@ -56,10 +56,7 @@ def headline(summary: SweepSummary) -> str:
     if not firm and not near:
         return f"In none of {len(several)} phases can any arm be told from the best one."
     if not firm:
-        return (
-            f"In {len(near)} of {len(several)} phases the best arm is ahead of others by the interval alone; "
-            f"{_settled(near) or 'the test does not agree'}."
-        )
+        return f"In {len(near)} of {len(several)} phases the best arm is ahead of others by the interval alone."
     whole = [phase for phase in firm if not phase.tied]
     said = f"The best arm is told from others in {len(firm)} of {len(several)} phases"
     said += f", from all of them in {len(whole)}" if whole else ", in none of them from all"
@@ -79,7 +76,7 @@ def _found(phase: PhaseSummary) -> str:
         unranked = len(phase.arms) - 1
         more = f"; {_plural(unranked, 'other arm')} without a result" if unranked else ""
         return f"{best.name}: {value}{more}."
-    others = "the other one" if _others(phase) == 1 else f"all {_others(phase)} others"
+    others = {1: "the other one", 2: "both others"}.get(_others(phase), f"all {_others(phase)} others")
     if not phase.tied:
         return f"{best.name} is best ({value}), told from {others}."
     told, near = _others(phase) - len(phase.tied), len(phase.behind)
@@ -91,16 +88,15 @@ def _found(phase: PhaseSummary) -> str:
     said += f", told from {told} of {_others(phase)} others" if told else ""
     if near:
         whom = others if near == _others(phase) else f"{near} more" if told else f"{near} of {_others(phase)} others"
-        settled = _settled([phase])
+        settled = _settled(phase)
         said += f", ahead of {whom} by the interval alone" + (f"; {settled}" if settled else "")
     return said + "."
 
 
-def _settled(phases: Sequence[PhaseSummary]) -> str:
+def _settled(phase: PhaseSummary) -> str:
     """Say how many seeds could settle what the interval alone says; empty where it is not for lack of seeds."""
     blind = [
         pair
-        for phase in phases
         for pair in phase.pairs
         if pair.ahead and phase.ranking[0] in (pair.arm, pair.baseline) and pair.lowest_p >= ALPHA
     ]
