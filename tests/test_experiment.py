@@ -115,7 +115,7 @@ def test_what_cannot_be_checked_is_refused_with_what_to_do(make, words):
         check(make)
 
 
-def test_a_loss_that_is_none_is_unknown_with_its_reason():
+def test_a_loss_that_is_none_is_refused_with_its_reason():
     def vector():
         model, optimizer, _, batches = four()
         return model, optimizer, lambda model, batch: model(batch[0]), batches
@@ -124,8 +124,49 @@ def test_a_loss_that_is_none_is_unknown_with_its_reason():
         model, optimizer, _, batches = four()
         return model, optimizer, lambda model: model, batches
 
-    assert "expected a tensor with one element" in check(vector, probes=[SameSeedRepeatsExactly()]).results[0].reason
-    assert "loss(model, batch)" in check(no_batch, probes=[SameSeedRepeatsExactly()]).results[0].reason
+    with pytest.raises(UserError, match="expected a tensor with one element"):
+        check(vector, probes=[SameSeedRepeatsExactly()])
+    with pytest.raises(UserError, match=r"could not be called as loss\(model, batch\)"):
+        check(no_batch, probes=[SameSeedRepeatsExactly()])
+
+
+def test_a_training_that_does_not_run_is_no_pass():
+    def no_file():
+        raise FileNotFoundError("train.csv")
+
+    def misfit():
+        model, optimizer, loss, _ = four()
+        return model, optimizer, loss, [(torch.zeros(4, 7), torch.zeros(4, 1))]
+
+    with pytest.raises(UserError, match=r"making it failed.*FileNotFoundError: train.csv \(test_experiment.py, line"):
+        check(no_file)
+    with pytest.raises(UserError, match=r"its first update failed.*RuntimeError: mat1 and mat2"):
+        check(misfit)
+    with pytest.raises(UserError, match="there is no batch to take an update with"):
+        check(lambda: (*four()[:3], []))
+
+
+def test_a_condition_on_a_metric_that_is_none_is_refused():
+    with pytest.raises(UserError, match=r"names a metric that is not evaluated. Did you mean 'loss'"):
+        check(configured, accept=["validation/lss <= 3"], only=["start-is-good-enough"])
+
+
+def test_an_optimizer_that_needs_a_closure_gets_one():
+    def second_order(lr: float = 0.5):
+        model, _, loss, batches = four()
+        return model, torch.optim.LBFGS(model.parameters(), lr=lr, max_iter=2), loss, batches
+
+    assert set(verdicts(check(second_order)).values()) == {"holds", "unknown"}
+    assert verdicts(check(second_order))["settings-have-effect"] == "holds"
+
+
+def test_what_is_to_change_no_number_is_not_accused():
+    def usual(lr: float = 0.1, epochs: int = 10, log_every: int = 50, num_workers: int = 0, unused: float = 1.0):
+        return four(lr=lr)
+
+    (result,) = check(usual, only=["settings-have-effect"]).results
+    assert [one.subject for one in result.findings] == ["unused"]
+    assert result.measured["epochs"] == "not tested: by its name it is to change no number"
 
 
 def test_names_are_refused_with_the_nearest_known_one():

@@ -16,11 +16,12 @@ import inspect
 import logging
 import math
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -28,13 +29,14 @@ from torch import nn
 from trimtab import attach
 from trimtab import config as settings
 from trimtab.errors import UserError, nearest
-from trimtab.probes import PROBES, Probe, Result, StartIsGoodEnough, Subject
-from trimtab.probes._copies import apart, copy_of
+from trimtab.probes import PROBES, Probe, Result, SettingsHaveEffect, StartIsGoodEnough, Subject
+from trimtab.probes._copies import apart, copy_of, updates
 from trimtab.records import Finding, Severity
 from trimtab.system import System, Training, find_system
 from trimtab.train import preset_of, resolve
 
 log = logging.getLogger("trimtab")
+_Made = TypeVar("_Made")
 
 BUDGET = 60.0
 """CPU seconds of a whole check, making the copies not counted; the probes share it out as their own budgets say."""
@@ -104,7 +106,8 @@ def check(
         What each probe said. One that raises says "unknown" with the error: that is no pass.
 
     Raises:
-        UserError: the target is none, the claims or settings are unknown, or two calls give parts of one training.
+        UserError: the target is none, the claims, settings or conditions are unknown, two calls give parts of one
+            training, or the training does not get through its first update.
     """
     began = time.process_time()
     if not (math.isfinite(budget) and budget > 0):
@@ -112,13 +115,13 @@ def check(
     chosen = _chosen(probes, only)
     with _unheard():
         subject = _subject(target, preset, fault, config_file, overrides, seed, checkpoint)
-        _check_apart(subject)
+        endless = _check_apart(subject)
         share = budget / sum(one.budget for one in chosen)
         results = []
         for probe in chosen:
             if progress is not None:
                 progress(probe.claim)
-            results.append(_run(_set_up(probe, share, accept), subject))
+            results.append(_run(_set_up(probe, share, accept, endless), subject))
     found = sorted((one for result in results for one in result.findings), key=lambda one: -one.severity)
     seconds = time.process_time() - began
     return Checkup(name=subject.name, results=tuple(results), findings=tuple(found), seconds=seconds)
@@ -135,8 +138,11 @@ def _chosen(probes: Sequence[Probe], only: Sequence[str]) -> list[Probe]:
     return chosen
 
 
-def _set_up(probe: Probe, share: float, accept: Sequence[str]) -> Probe:
-    """Return the probe with its share of the budget, and with the condition of the start if it is about that."""
+def _set_up(probe: Probe, share: float, accept: Sequence[str], endless: bool) -> Probe:
+    """Return the probe with its share of the budget, and with the condition of the start if it is about that.
+
+    Settings that say how long a training is are not tested where the length is not part of what is checked.
+    """
     if not dataclasses.is_dataclass(probe) or isinstance(probe, type):
         return probe
     changes: dict[str, Any] = {}
@@ -144,6 +150,8 @@ def _set_up(probe: Probe, share: float, accept: Sequence[str]) -> Probe:
         changes["budget"] = probe.budget * share
     if accept and isinstance(probe, StartIsGoodEnough):
         changes["accept"] = tuple(accept)
+    if endless and isinstance(probe, SettingsHaveEffect):
+        changes["aside"] = (*probe.aside, *OF_LENGTH)
     return dataclasses.replace(probe, **changes) if changes else probe
 
 
@@ -151,8 +159,8 @@ def _run(probe: Probe, subject: Subject) -> Result:
     began = time.process_time()
     try:
         return probe.run(subject)
-    except UserError as error:
-        reason = " ".join(str(error).split())
+    except UserError:  # what was asked for makes no sense, such as a condition on a metric that there is none of
+        raise
     except Exception as error:
         log.debug("the probe %s failed", probe.claim, exc_info=True)
         reason = f"it failed: {type(error).__name__}: {' '.join(str(error).split())}"
@@ -293,6 +301,9 @@ def _training(name: str, made: Any) -> Training:
     )  # fmt: skip
 
 
+OF_LENGTH = ("*steps*", "*epochs*", "*iterations*", "*_every*", "*patience*")
+"""Settings of whoever runs the loop, which a function that returns four things does not."""
+
 STEPS = 100
 """So many updates count as the whole training of a function that does not say how many it takes."""
 
@@ -324,12 +335,14 @@ def _scalar(name: str, loss: Callable[[nn.Module, Any], torch.Tensor]) -> Callab
     return checked
 
 
-def _check_apart(subject: Subject) -> None:
-    """Raise unless two calls give two trainings: a probe that trained the user's own model would change it."""
+def _check_apart(subject: Subject) -> bool:
+    """Raise unless two calls give two trainings: a probe that trained the user's own model would change it.
+
+    Raise also unless one of them gets through an evaluation and an update: of what never runs, nothing can be said.
+    Return whether the training has no length of its own, as one of four things.
+    """
     with apart():
-        one, other = copy_of(subject), copy_of(subject)
-        if not isinstance(one, Training):
-            raise UserError(f"{subject.name} returned a {type(one).__name__}; {FORM}")
+        one, other = _tried(subject, "making it", copy_of), _tried(subject, "making it again", copy_of)
         mine = {parameter.data_ptr(): name for name, parameter in one.model.named_parameters() if parameter.numel()}
         shared = [
             name
@@ -342,3 +355,26 @@ def _check_apart(subject: Subject) -> None:
             f"{subject.name}: two calls return {what} of one training. A probe trains what it is given, so the model, "
             "the optimizer and the batches must be made anew inside the function"
         )
+    with apart():
+        _tried(subject, "its evaluation before the first update", lambda _: one.evaluate())
+        if not _tried(subject, "its first update", lambda _: list(updates(one, 1))):
+            raise UserError(f"{subject.name}: there is no batch to take an update with; {FORM}")
+    return one.evaluate is dict
+
+
+def _tried(subject: Subject, what: str, do: Callable[[Subject], _Made]) -> _Made:
+    """Return what a part of the training returns.
+
+    Raises:
+        UserError: it raised; the message says which part, and what.
+    """
+    try:
+        return do(subject)
+    except UserError:
+        raise
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        raise UserError(
+            f"{subject.name}: {what} failed, so that nothing can be checked: {type(error).__name__}: "
+            f"{' '.join(str(error).split())} ({Path(where.filename).name}, line {where.lineno})"
+        ) from error

@@ -56,6 +56,30 @@ def test_a_metric_with_noise_is_found_with_its_spread(source):
     assert found.evidence["metrics"] == ("loss",)
 
 
+def test_an_evaluation_that_leaves_the_model_in_its_own_mode_is_found():
+    def evaluate(training):
+        def leave():
+            training.model.eval()
+            return {"loss": 1.0}
+
+        return leave
+
+    result = evaluated(changed(evaluate=evaluate))
+    assert result.verdict == "fails"
+    assert "in another mode than before the first evaluation" in result.summary
+
+
+def test_a_loss_that_sees_to_the_mode_itself_is_no_fault():
+    def make(config, seed):
+        training = build(config, seed)
+        usual = training.loss
+        training.evaluate = lambda: {"loss": float(training.model.eval() is None)}
+        training.loss = lambda model, batch: usual(model.train(), batch)
+        return training
+
+    assert evaluated(make).verdict == "holds"
+
+
 def test_noise_that_only_shows_after_some_updates_is_found():
     def evaluate(training):
         start = training.model[1].weight.detach().clone()
@@ -180,3 +204,22 @@ def test_a_metric_on_other_data_each_time_is_found_and_the_seed_is_said_to_act()
     assert "evaluate differently" in found.summary
     assert seeded(build).measured["another seed changes the start"] == "yes"
     assert seeded(lambda config, seed: build(config, 0)).measured["another seed changes the start"] == "no"
+
+
+def test_losses_of_which_one_is_no_number_differ():
+    values = iter([1.0] + [float("nan")] * 100)
+
+    def make(config, seed):
+        training = build(config, seed)
+        usual = training.loss
+        training.loss = lambda model, batch: usual(model, batch) * next(values)
+        return training
+
+    result = SameSeedRepeatsExactly().run(subject(make))
+    assert result.verdict == "fails"
+    assert result.findings[0].severity is Severity.ERROR
+
+
+def test_without_a_batch_nothing_is_said_of_repeating():
+    result = SameSeedRepeatsExactly().run(subject(changed(batches=lambda training: iter(()))))
+    assert (result.verdict, result.reason) == ("unknown", "there is no batch to compute a loss of")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 import time
 import warnings
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 from trimtab.checkpoint import generators, loading
+from trimtab.errors import UserError
 from trimtab.probes._probe import Subject
 from trimtab.system import Training
 
@@ -85,6 +87,8 @@ def copy_of(subject: Subject, seed: int | None = None, config: Any = None) -> Tr
         training = subject.make(subject.config if config is None else config, seed)
     finally:
         _making[0] += time.process_time() - began
+    if not isinstance(training, Training):
+        raise UserError(f"{subject.name} returned a {type(training).__name__}; expected a trimtab.Training")
     training.model.train()
     return training
 
@@ -103,6 +107,8 @@ def updates(
     training: Training, count: int, after_backward: Callable[[int], None] | None = None, first: int = 0
 ) -> Iterator[float]:
     """Take `count` updates as the loop of `train` takes them, and yield the loss of each before the next one.
+
+    An optimizer that cannot step without a closure, such as LBFGS, gets one that computes the loss of the batch again.
 
     Args:
         training: a copy.
@@ -123,12 +129,32 @@ def updates(
         if training.clip is not None:
             nn.utils.clip_grad_norm_(model.parameters(), training.clip)
         for optimizer in optimizers:
-            optimizer.step()
+            if _needs_closure(optimizer):
+                optimizer.step(_closure(training, optimizer, batch))
+            else:
+                optimizer.step()
         for optimizer in optimizers:
             optimizer.zero_grad()
         if training.schedule is not None:
             training.schedule(step)
         yield loss.item()
+
+
+def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
+    parameter = inspect.signature(type(optimizer).step).parameters.get("closure")
+    return parameter is not None and parameter.default is parameter.empty
+
+
+def _closure(training: Training, optimizer: torch.optim.Optimizer, batch: Any) -> Callable[[], float]:
+    def again() -> float:
+        optimizer.zero_grad()
+        loss = training.loss(training.model, batch)
+        loss.backward()
+        if training.clip is not None:
+            nn.utils.clip_grad_norm_(training.model.parameters(), training.clip)
+        return loss.item()
+
+    return again
 
 
 def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:

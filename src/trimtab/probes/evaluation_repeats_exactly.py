@@ -23,10 +23,11 @@ class EvaluationRepeatsExactly(Base):
     How it tests.
     A copy is evaluated three times in a row before the first update, and three times again after ten updates, for a
     metric that rests at 0 or 1 at the start shows no noise. The numbers must be equal to the last bit, and so must all
-    weights and buffers. How far they lie apart is reported for each metric.
+    weights and buffers. How far they lie apart is reported for each metric. An update after an evaluation must
+    be taken with every module in the mode in which that of a copy was taken that was never evaluated.
 
     What it costs.
-    Six evaluations and ten updates.
+    Six evaluations and eleven updates.
 
     False alarms.
     A metric that is meant to be an estimate from samples, such as the share of sampled reconstructions, differs by
@@ -74,6 +75,11 @@ class EvaluationRepeatsExactly(Base):
             found += self._changed(training, differing(before, tensors_of(training.model)), done)
             if found:
                 break
+            if done:
+                never = copy_of(subject)
+                list(updates(never, 1))
+                list(updates(training, 1))
+                found += self._left_in_another_mode(_modes(training), _modes(never), done)
         where = f"at the start and after {done} updates" if done else "at the start"
         names = listed(list(values[0]))
         return self.judged(f"{n} evaluations, {where}: {names} equal to the last bit", found, n=n, measured=measured)
@@ -91,6 +97,22 @@ class EvaluationRepeatsExactly(Base):
             name,
         )
 
+    def _left_in_another_mode(self, now: dict[str, bool], modes: dict[str, bool], done: int) -> list[Finding]:
+        names = [name or "the model itself" for name in modes if now.get(name) != modes[name]]
+        if not names:
+            return []
+        return [
+            self.finding(
+                "evaluation-not-repeatable",
+                Severity.WARNING,
+                f"after an evaluation and {done} updates, the next update is taken with {len(names)} of {len(modes)} "
+                f"modules in another mode than before the first evaluation: {listed(names)}",
+                float(len(names)),
+                {"names": tuple(names[:32])},
+                names[0],
+            )
+        ]
+
     def _changed(self, training: Training, names: list[str], done: int) -> list[Finding]:
         if not names:
             return []
@@ -107,3 +129,8 @@ class EvaluationRepeatsExactly(Base):
                 names[0],
             )
         ]
+
+
+def _modes(training: Training) -> dict[str, bool]:
+    """Return which modules are in training mode, by name."""
+    return {name: module.training for name, module in training.model.named_modules()}

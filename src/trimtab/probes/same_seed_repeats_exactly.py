@@ -65,6 +65,8 @@ class SameSeedRepeatsExactly(Base):
     def _test(self, subject: Subject, clock: Clock) -> Result:
         first = self._seen(subject, subject.seed, clock)
         second = self._seen(subject, subject.seed, clock)
+        if not first.losses:
+            return self.unknown("there is no batch to compute a loss of")
         found = self._compare(first, second)
         measured: dict[str, float | str] = {
             "losses": float(min(len(first.losses), len(second.losses))),
@@ -105,7 +107,11 @@ class SameSeedRepeatsExactly(Base):
         pairs = list(zip(first.losses, second.losses, strict=False))
         step = next((at for at, (a, b) in enumerate(pairs) if repr(a) != repr(b)), None)
         if step is not None:
-            apart = max(abs(a - b) / max(abs(a), abs(b), 1e-12) for a, b in pairs if math.isfinite(a + b))
+            apart = max(
+                abs(a - b) / max(abs(a), abs(b), 1e-12) if math.isfinite(a + b) else math.inf
+                for a, b in pairs
+                if repr(a) != repr(b)
+            )
             small = apart <= self.rounding
             words = (
                 f"two trainings with the same seed part at update {step}: loss {pairs[step][0]:.9g} and "

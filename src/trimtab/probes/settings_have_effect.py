@@ -7,6 +7,7 @@ import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 import torch
@@ -46,7 +47,8 @@ class _Setting:
     """What is known of one setting: where it first made a difference, or why nothing can be said.
 
     `tried` are the values with which nothing differed, `gate` the setting that would let it act and `gated` what kind
-    of setting that is, `depth` after how many updates it was looked at last, `whole` whether the training ended there.
+    of setting that is, `depth` after how many updates it was looked at last, `whole` whether the training ended there,
+    `aside` whether it is not tested because it is to change no number.
     """
 
     name: str
@@ -59,6 +61,7 @@ class _Setting:
     depth: int = 0
     whole: bool = False
     length: str = "the training"
+    aside: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +92,8 @@ class SettingsHaveEffect(Base):
 
     False alarms.
     A limit that is nowhere near reached, even at a hundredth of its value. A file name, and other settings that have no
-    neighbours, are unknown and never accused.
+    neighbours, are unknown and never accused. What says where or how fast it runs (`num_workers`, `log_every`) is not
+    tested unless it is asked for by `only`.
 
     What to try.
     Remove the setting, or connect it. Before a sweep: `only=("curvature",)`.
@@ -104,6 +108,11 @@ class SettingsHaveEffect(Base):
     """CPU seconds, making the copies not counted; shared out over the settings, and what was not reached is said."""
     only: tuple[str, ...] = ()
     """Settings to test; all by default."""
+    aside: tuple[str, ...] = (
+        "*num_workers*", "*pin_memory*", "*prefetch*", "*persistent_workers*", "device", "*verbose*", "*progress*",
+        "log_every*", "*.log_every*", "save_every*", "*.save_every*", "*log_interval*", "*save_interval*",
+    )  # fmt: skip
+    """Patterns of settings that say where, how fast or with how much talk it runs, and are to change no number."""
     updates: int = 20
     """Updates that are compared first; most settings differ at the first one."""
     values: int = 6
@@ -138,9 +147,12 @@ class SettingsHaveEffect(Base):
         for place, name in enumerate(names):
             state = _Setting(name, value_of(config, name))
             states.append(state)
+            if not self.only and any(fnmatchcase(name.lower(), pattern) for pattern in self.aside):
+                state.aside = True
+                continue
             share = clock.left / (len(names) - place)
             self._first_look(subject, config, state, base, presets, clock, share)
-        suspects = [one for one in states if not one.where and not one.reason]
+        suspects = [one for one in states if not one.where and not one.reason and not one.aside]
         self._look_longer(subject, config, suspects, reads, states, clock)
         return self._result(states, reads, names)
 
@@ -371,7 +383,9 @@ class SettingsHaveEffect(Base):
         unknown = 0
         for one in states:
             unread = not self._read(one, reads)
-            if one.where:
+            if one.aside:
+                measured[one.name] = "not tested: by its name it is to change no number"
+            elif one.where:
                 measured[one.name] = f"differs {one.where}"
             elif one.reason:
                 measured[one.name], unknown = f"unknown: {one.reason}", unknown + 1
@@ -391,7 +405,10 @@ class SettingsHaveEffect(Base):
             return self.unknown(f"of {len(names)} settings none could be settled ({first}: {measured[first]})",
                                 measured=measured, n=len(names))  # fmt: skip
         summary = f"{acting} of {len(names)} settings make a difference"
-        idle = len(names) - acting - unknown - len(found)
+        aside = sum(1 for one in states if one.aside)
+        idle = len(names) - acting - unknown - len(found) - aside
+        if aside:
+            summary += f", {aside} were not tested, for they are to change no number"
         if idle > 0:
             summary += f", {idle} belong to what is switched off"
         if unknown:
