@@ -101,6 +101,7 @@ def test_the_best_weights_are_those_of_the_best_evaluation_that_the_guard_allows
     assert guarded.losses_hash == first.losses_hash
 
 
+@pytest.mark.slow
 def test_forked_or_fresh_a_trial_is_the_same_bit_for_bit(engine, tmp_path):
     forked = result_of(engine, toy(tmp_path, 3, lr=0.3))
     with LocalEngine(1, fresh=True) as local:

@@ -293,3 +293,17 @@ def test_a_script_needs_the_direction_of_its_metric(tmp_path):
     with pytest.raises(UserError, match="a script has no presets"):
         settle(toy({}, target=str(script), preset="tiny"))
     assert settle(toy({}, target=str(script))).plan.metric == "distance"
+
+
+def test_a_script_is_told_by_its_path_from_here_however_it_is_written(tmp_path, monkeypatch):
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside" / "train.py").touch()
+    (tmp_path / "beside.py").touch()
+    monkeypatch.chdir(tmp_path)
+    plans = [
+        settle(Plan(target=target, phases=(Phase(arms=(Arm(name="a"),)),))).plan
+        for target in ("inside/train.py", "./inside/train.py", str(tmp_path / "inside" / "train.py"))
+    ]
+    assert [one.target for one in plans] == ["inside/train.py"] * 3
+    monkeypatch.chdir(tmp_path / "inside")
+    assert settle(Plan(target="../beside.py", phases=plans[0].phases)).plan.target == "../beside.py"

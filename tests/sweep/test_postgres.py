@@ -1,4 +1,4 @@
-"""Two workers share one study on a real PostgreSQL server; one is killed, and the server goes away for a moment."""
+"""Two processes share one study, in a file and on a real PostgreSQL server; one is killed, and the server goes away."""
 
 import signal
 import subprocess
@@ -6,6 +6,8 @@ import sys
 import textwrap
 import threading
 import uuid
+
+import pytest
 
 from trimtab.sweep.store import Store
 from trimtab.trial import Trial, TrialResult
@@ -51,9 +53,11 @@ def planned(url, count):
     return sweep, [trial.key for trial in trials]
 
 
-def test_the_trials_of_a_killed_worker_are_run_by_the_other_none_lost_none_doubled(postgres):
-    sweep, keys = planned(postgres.url, 20)
-    one, two = worker(postgres.url, sweep, "one", 0.5), worker(postgres.url, sweep, "two", 0.1)
+@pytest.mark.parametrize("where", ["file", "server"])
+def test_the_trials_of_a_killed_worker_are_run_by_the_other_none_lost_none_doubled(where, tmp_path, request):
+    url = str(tmp_path / "trials.sqlite") if where == "file" else request.getfixturevalue("postgres").url
+    sweep, keys = planned(url, 20)
+    one, two = worker(url, sweep, "one", 0.5), worker(url, sweep, "two", 0.1)
     said = []
     while len(said) < 5:
         said.append(one.stdout.readline().split())
@@ -68,7 +72,7 @@ def test_the_trials_of_a_killed_worker_are_run_by_the_other_none_lost_none_doubl
     assert sorted(finished) == sorted(keys)
     torn = said[-1][1]
     assert ["began", torn] in said_by_two
-    with Store.open(postgres.url) as store:
+    with Store.open(url) as store:
         results = {result.trial.key: result for result in store.results(sweep)}
     assert {result.status for result in results.values()} == {"finished"}
     assert (results[torn].attempts, results[torn].run) == (2, "two")

@@ -157,10 +157,10 @@ def test_whoever_lost_its_claim_ends_its_trial_and_writes_nothing(tmp_path):
 def test_two_workers_share_one_sweep_and_no_trial_runs_twice(tmp_path):
     one, other = Engine(looks=5), Engine(looks=5)
     many = plan(seeds=tuple(range(10)))
-    answers = {}
+    answers, told = {}, {"one": Told(), "other": Told()}
 
     def work(name, engine):
-        answers[name] = Sweep(many, root=tmp_path, name="a", engine=engine).run()
+        answers[name] = Sweep(many, root=tmp_path, name="a", engine=engine, progress=told[name]).run()
 
     threads = [threading.Thread(target=work, args=pair) for pair in (("one", one), ("other", other))]
     for thread in threads:
@@ -170,6 +170,8 @@ def test_two_workers_share_one_sweep_and_no_trial_runs_twice(tmp_path):
     assert sorted(one.keys + other.keys) == sorted(result.trial.key for result in answers["one"])
     assert min(len(one.keys), len(other.keys)) > 0
     assert answers["one"] == answers["other"]
+    for progress in told.values():  # each counts what the other has done, once
+        assert sorted(progress.endings) == sorted((one.trial.arm, one.trial.seed, one.status) for one in answers["one"])
 
 
 # --- phases ---------------------------------------------------------------------------------------

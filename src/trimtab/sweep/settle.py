@@ -50,6 +50,7 @@ def settle(plan: Plan) -> Settled:
     plan = _by_content(plan, paths)
     if plan.is_script:
         _check_script(plan)
+        plan = replace(plan, target=_from_here(plan.target))
         for phase in plan.phases:
             where = _where(phase)
             check_arms({arm.name: plan.settings_of(phase, arm, {}) for arm in phase.arms}, where=where)
@@ -132,6 +133,12 @@ def _recorded(plan: Plan) -> Plan:
 
 def _condition(text: str | None) -> str | None:
     return str(Condition.parse(text, split=VALIDATION)) if text else text
+
+
+def _from_here(script: str) -> str:
+    """Return a script's path as it is from the working directory, if it is below: no path of a machine is kept."""
+    path, here = Path(script).absolute(), Path.cwd()
+    return path.relative_to(here).as_posix() if path.is_relative_to(here) else script
 
 
 def _check_script(plan: Plan) -> None:

@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 from urllib.parse import quote_plus
 
 import sqlalchemy as sql
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
@@ -181,7 +180,7 @@ class Store:
             last = connection.scalar(sql.select(sql.func.max(_here.place)).where(_here.sweep == sweep))
             places = range((last or 0) + 1, (last or 0) + 1 + len(rows))
             placed = [{**row, "place": place} for place, row in zip(places, rows.values(), strict=True)]
-            insert = postgresql.insert if self._on_server else sqlite.insert
+            insert = _insert_of(self._on_server)
             count = 0
             for some in _parts(placed):
                 statement = insert(_trials).values(some).on_conflict_do_nothing().returning(_here.key)
@@ -307,26 +306,11 @@ class Store:
             The trials whose claims were taken away.
         """
         why = f"its worker ended or went silent for more than {older_than:g} s"
+        return self._take_away(sweep, _here.beat < self._now - older_than, why, at_most_attempts)
 
-        def work(connection: Connection) -> list[Trial]:
-            query = (
-                sql.select(_trials)
-                .where(_here.sweep == sweep, _here.status == "running", _here.beat < self._now - older_than)
-                .order_by(_here.place, _here.key)
-                .with_for_update(skip_locked=True)
-            )
-            rows = connection.execute(query).all()
-            for row in rows:
-                self._lost(connection, row, at_most_attempts, why)
-            return [_trial(row.trial) for row in rows]
-
-        # Looked at first without a lock: it is asked often and nearly always in vain.
-        stale = sql.select(sql.func.count()).where(
-            _here.sweep == sweep, _here.status == "running", _here.beat < self._now - older_than
-        )
-        if not self._do(lambda connection: connection.scalar(stale)):
-            return []
-        return self._do(work, write=True)
+    def free_worker(self, sweep: str, worker: str, at_most_attempts: int = AT_MOST_ATTEMPTS) -> list[Trial]:
+        """Take away every claim of a worker that is known to have ended; see `free_stale`."""
+        return self._take_away(sweep, _here.worker == worker, f"its worker {worker} ended", at_most_attempts)
 
     def reset(self, sweep: str, keys: Collection[str] | None = None) -> int:
         """Let failed trials wait again, with a clean count of losses.
@@ -354,6 +338,22 @@ class Store:
         """Change the row of a claim that is still held, or that has ended as `also`; say whether there was one."""
         statement = sql.update(_trials).where(_held(claim, also)).values(**values)
         return self._do(lambda connection: connection.execute(statement).rowcount, write=True) == 1
+
+    def _take_away(self, sweep: str, which: sql.ColumnElement[bool], why: str, at_most_attempts: int) -> list[Trial]:
+        """Take away the claims of a sweep for which a condition holds, and return their trials."""
+        held = sql.and_(_here.sweep == sweep, _here.status == "running", which)
+
+        def work(connection: Connection) -> list[Trial]:
+            query = sql.select(_trials).where(held).order_by(_here.place, _here.key).with_for_update(skip_locked=True)
+            rows = connection.execute(query).all()
+            for row in rows:
+                self._lost(connection, row, at_most_attempts, why)
+            return [_trial(row.trial) for row in rows]
+
+        # Looked at first without a lock: it is asked often and nearly always in vain.
+        if not self._do(lambda connection: connection.scalar(sql.select(sql.func.count()).where(held))):
+            return []
+        return self._do(work, write=True)
 
     def _lost(self, connection: Connection, row: Any, at_most: int, why: str) -> None:
         lost = row.lost + 1
@@ -484,6 +484,17 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
                 raise
             time.sleep(0.01)
     connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def _insert_of(server: bool) -> Any:
+    """Return the INSERT of a kind of database; PostgreSQL's brings all its drivers, which only its users wait for."""
+    if server:
+        from sqlalchemy.dialects.postgresql import insert
+
+        return insert
+    from sqlalchemy.dialects.sqlite import insert as insert_of_sqlite
+
+    return insert_of_sqlite
 
 
 def _is_made(connection: Connection) -> bool:

@@ -25,7 +25,8 @@ from trimtab.errors import UserError
 from trimtab.run.codec import decode
 from trimtab.run.facts import host
 from trimtab.sweep import folder as folders
-from trimtab.sweep.job import RUNS, Ended, Engine, Handle, Job
+from trimtab.sweep.alive import alive, has_ended
+from trimtab.sweep.job import JOBS, RUNS, Ended, Engine, Handle, Job
 from trimtab.sweep.plan import Condition, Found, Phase, Plan
 from trimtab.sweep.search import Searching, storage_beside
 from trimtab.sweep.settle import PREFIX, settle
@@ -44,7 +45,8 @@ WATCH_SECONDS = 0.5
 BEAT_SECONDS = 5.0
 """Between two beats of a claim."""
 STALE_SECONDS = 60.0
-"""A claim without a beat for so long is taken from its worker: 12 beats, and more than a server takes to restart."""
+"""A claim without a beat for so long is taken from its worker: 12 beats, and more than a server takes to restart. That
+of a worker which is known to have ended (`alive.py`) is taken at once."""
 LOOK_SECONDS = 1.0
 """Between two looks at what other workers have done, where that is waited for."""
 
@@ -216,6 +218,7 @@ class Sweep:
             if any(phase.search is not None for phase in self.plan.phases):
                 storage = stack.enter_context(storage_beside(where))
             slots = min(self._workers or engine.slots, engine.slots)
+            stack.enter_context(alive(self.path / JOBS, self.worker))
             going = _Going(self, store, storage, engine, slots, interrupted)
             try:
                 going.to_the_end()
@@ -338,7 +341,25 @@ class _Going:
             self._looked = now
             results = {result.trial.key: result for result in self._store.results(self._name)}
             if results != self._results:
-                self._results, self._changed = results, True
+                before, self._results, self._changed = self._results, results, True
+                if before:
+                    self._tell_of_others(before)
+            self._free_the_dead()
+
+    def _free_the_dead(self) -> None:
+        """Let the trials wait again whose workers are known to have ended, such as one that was killed."""
+        others = {one.worker for one in self._results.values() if one.status == "running"}
+        for worker in sorted(others - {self._sweep.worker, ""}):
+            if has_ended(self._sweep.path / JOBS, worker):
+                for trial in self._store.free_worker(self._name, worker):
+                    log.warning("%s, seed %d: its worker %s has ended; it is run again", trial.arm, trial.seed, worker)
+                    self._looked = -1e9
+
+    def _tell_of_others(self, before: Mapping[str, TrialResult]) -> None:
+        """Tell of the trials that other workers have ended since the last look."""
+        for key, result in self._results.items():
+            if result.status in ENDED and not (key in before and before[key].status in ENDED):
+                self._tell("ended", result)
 
     def _waiting(self) -> list[str]:
         """Return the keys of the trials that may run and, as far as is known, wait."""
@@ -447,7 +468,7 @@ class _Going:
 
     def _job(self, trial: Trial) -> Job:
         plan = self._plan
-        progress = self._sweep.path / "jobs" / f"{trial.key}.progress.json"
+        progress = self._sweep.path / JOBS / f"{trial.key}.progress.json"
         progress.parent.mkdir(exist_ok=True)
         progress.unlink(missing_ok=True)
         paths = self._sweep._paths
