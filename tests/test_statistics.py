@@ -124,7 +124,7 @@ def test_the_bootstrap_is_that_of_scipy(n, statistic):
 
 
 def iqm_of_rows(values, axis):
-    return np.apply_along_axis(iqm, axis, values)
+    return np.apply_along_axis(lambda row: iqm(row.tolist()), axis, values)
 
 
 def test_a_bootstrap_whose_acceleration_is_unknown_says_that_it_is_a_percentile():

@@ -366,7 +366,7 @@ def probability_of_improvement(
     wins = np.sign(sign * (np.sort(_array(a))[:, None] - np.sort(_array(b))[None, :])) / 2 + 0.5
     if n < 2:
         return float(wins.mean()), Interval(math.nan, math.nan, level, method, n)
-    rows, columns = _counts(*wins.shape) if generator is None else _count(*wins.shape, generator)
+    rows, columns = _counts(len(a), len(b)) if generator is None else _count(len(a), len(b), generator)
     shares = np.einsum("ri,ij,rj->r", rows, wins, columns) / wins.size
     low, high = np.quantile(shares, ((1 - level) / 2, (1 + level) / 2))
     return float(wins.mean()), Interval(float(low), float(high), level, method, n)

@@ -45,9 +45,13 @@ class Evidence:
         """Return the results of one phase that are complete."""
         return [result for result in self.results if result.trial.phase == name and result.complete]
 
-    def of_arm(self, phase: str, arm: str) -> dict[int, TrialResult]:
-        """Return seed -> complete result of one arm."""
-        return {result.trial.seed: result for result in self.of_phase(phase) if result.trial.arm == arm}
+    def planned(self, phase: str) -> dict[str, list[TrialResult]]:
+        """Return arm -> every trial of one phase, complete or not."""
+        found: dict[str, list[TrialResult]] = {}
+        for result in self.results:
+            if result.trial.phase == phase:
+                found.setdefault(result.trial.arm, []).append(result)
+        return found
 
     def by_arm(self, phase: str) -> dict[str, dict[int, TrialResult]]:
         """Return arm -> seed -> complete result of one phase; arms without any are left out."""

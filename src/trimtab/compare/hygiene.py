@@ -25,12 +25,9 @@ def arms_do_not_differ(evidence: Evidence) -> list[Remark]:
     found = []
     for phase in evidence.phases:
         groups: dict[tuple[str, ...], list[str]] = {}
+        planned = evidence.planned(phase.name)
         for arm in phase.arms:
-            hashes = {
-                result.config_hash
-                for result in evidence.results
-                if (result.trial.phase, result.trial.arm) == (phase.name, arm.name)
-            }
+            hashes = {result.config_hash for result in planned[arm.name]}
             key = tuple(sorted(hashes)) if hashes and "" not in hashes else ("settings", canonical(arm.settings))
             groups.setdefault(key, []).append(arm.name)
         found += [
@@ -292,16 +289,11 @@ def unequal_seeds(evidence: Evidence) -> list[Remark]:
     found = []
     for phase in evidence.phases:
         seeds: dict[str, tuple[int, ...]] = {}
+        planned = evidence.planned(phase.name)
         for arm in phase.arms:
             if arm.counts.get("pruned"):
                 continue  # a search gave it up; its other seeds never began
-            seeds[arm.name] = tuple(
-                sorted(
-                    result.trial.seed
-                    for result in evidence.results
-                    if (result.trial.phase, result.trial.arm) == (phase.name, arm.name)
-                )
-            )
+            seeds[arm.name] = tuple(sorted(result.trial.seed for result in planned[arm.name]))
         if len(set(seeds.values())) > 1:
             common = set.intersection(*map(set, seeds.values()))
             found.append(
