@@ -286,6 +286,19 @@ def moments_that_grow_from_zero() -> Trace:
     return {}, slim(rows, "moment_scale")
 
 
+@silent("moments-poisoned")
+def moments_that_grow_from_zero_again() -> Trace:
+    """The optimizer is made anew at step 64, and the first gradient that it meets is a small one."""
+    rows = healthy(200)
+    for step, row in enumerate(rows):
+        age = step + 1 if step < 64 else step - 63
+        if "moment_scale" in row:
+            second = 1 - 0.999**age - (0.00099 * 0.999 ** (age - 1) if step >= 64 else 0.0)
+            row["moment_scale"] = [0.3 * share * math.sqrt(second) for share in make.SHARES]
+            row["optimizer_age"] = float(age)
+    return {}, rows
+
+
 @silent("moments-poisoned", "gradient-exploding")
 def gradients_with_heavy_tails() -> Trace:
     chance = random.Random(31)

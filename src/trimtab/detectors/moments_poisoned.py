@@ -30,7 +30,8 @@ class MomentsPoisoned(Detector):
     before and now, and how many updates the jump is ago.
 
     False alarms.
-    The moment grows on its own in the first updates, so a jump counts from step 8 on. Batches with heavy tails raise it
+    The moment grows on its own in the first updates, so a jump counts from step 8 on, and after the optimizer has begun
+    from nothing again from its eighth update on. Batches with heavy tails raise it
     by a factor of two to three. Where the gradient stays large the moment is right, and nothing is poisoned.
 
     What to try.
@@ -48,7 +49,7 @@ class MomentsPoisoned(Detector):
     """The sum over tensors grows so many times between two measured updates. Healthy trainings stay below 2.2, one
     without normalisation that diverges at times below 3.1; a gradient a thousand times too long gives 30 to 130."""
     first: int = 8
-    """Jumps before this step are the moment's own growth from zero."""
+    """Jumps before this step, or before the optimizer counts so many updates, are the moment's own growth from zero."""
     calm: float = 5.0
     """The gradient is again below so many times its median before the jump."""
     stays: int = 6
@@ -71,6 +72,10 @@ class MomentsPoisoned(Detector):
             return None
         return self._look(trace, steps, rows, current)
 
+    def _grown_up(self, age: Value | None) -> bool:
+        """Say whether a moment of so many updates is past its own growth; one whose age is not known is taken to be."""
+        return not isinstance(age, float) or age >= self.first
+
     def _look(self, trace: Trace, steps: Sequence[int], rows: Sequence[Value], current: float) -> Finding | None:
         sums = [sum(each) if isinstance(each, tuple) else math.nan for each in rows]
         places = [
@@ -78,6 +83,9 @@ class MomentsPoisoned(Detector):
             for i in range(1, len(sums) - self.stays + 1)
             if steps[i - 1] >= self.first and sums[i] >= self.jump * sums[i - 1] > 0.0
         ]
+        if places:
+            ages = dict(zip(*trace.window("optimizer_age", trace.step - steps[0] + 1), strict=True))
+            places = [i for i in places if self._grown_up(ages.get(steps[i - 1]))]
         if not places or not current >= 0.5 * self.jump * sums[places[-1] - 1]:
             return None
         place = places[-1]
