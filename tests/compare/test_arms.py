@@ -339,6 +339,11 @@ def sorted_parts(parts):
     ("results", "options", "message"),
     [
         ([result("a"), result("a")], {}, "stands 2 times"),
+        (
+            [result("a"), result("a", settings={"lr": 1})],
+            {},
+            "2 trials are arm 'a', seed 0 of phase '', with different",
+        ),
         ([result("a")], {"phases": {"b": PhaseFacts()}}, "no trial is of phase 'b'"),
         ([result("a")], {"baseline": "b"}, "no arm is called 'b'; arms: 'a'"),
         ([result("a")], {"phases": {"": PhaseFacts(baseline="x")}}, "has no arm 'x'"),

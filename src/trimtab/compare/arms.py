@@ -123,6 +123,13 @@ def _check(results: Sequence[TrialResult], phases: Mapping[str, PhaseFacts], bas
             f"summarize: trial {twice[0]} (phase {trial.phase!r}, arm {trial.arm!r}, seed {trial.seed}) stands "
             f"{sum(result.trial.key == twice[0] for result in results)} times; give each trial once"
         )
+    places = Counter((result.trial.phase, result.trial.arm, result.trial.seed) for result in results)
+    (place, count), *_ = [*places.most_common(1), (("", "", 0), 0)]
+    if count > 1:
+        raise UserError(
+            f"summarize: {count} trials are arm {place[1]!r}, seed {place[2]} of phase {place[0]!r}, with different "
+            f"settings; give arms of different settings different names"
+        )
     known = dict.fromkeys(result.trial.phase for result in results)
     for name in phases:
         if name not in known and results:
