@@ -2,6 +2,7 @@
 
 import math
 import sqlite3
+import subprocess
 import sys
 import threading
 import time
@@ -392,3 +393,17 @@ class Orders(RuleBasedStateMachine):
 
 Orders.TestCase.settings = settings(max_examples=12, stateful_step_count=20, deadline=None)
 TestAnyOrderOfCalls = Orders.TestCase
+
+
+def test_a_sweep_is_listed_without_torch_and_without_the_drivers_of_servers(tmp_path):
+    with Store.open(tmp_path / "trials.sqlite") as store:
+        store.add("a", [Trial(target="toy", arm="a", seed=0)])
+    code = f"""
+import sys
+from trimtab.sweep import folder
+with folder.Store.open({str(tmp_path / "trials.sqlite")!r}) as store:
+    assert len(store.results("a")) == 1
+dear = ("torch", "sqlalchemy.dialects.postgresql.asyncpg", "psycopg", "optuna")
+print([name for name in dear if name in sys.modules])
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
