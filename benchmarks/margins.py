@@ -108,6 +108,8 @@ EXACT: dict[str, str] = {
     "learning-rate-zero": "the rate is zero or not",
     "double-softmax": "the graph holds a softmax before the loss or not",
     "loss-does-not-fit-targets": "the graph shows loss and targets, which fit or not",
+    "random-and-frozen": "the values are those of torch's first draw or not",
+    "optimizer-state-reset": "the count of updates fell back or not; three times is more than unfreezing does",
     "milestone-missed": "the user says the number",
     "patience-spent": "the user says the number",
     "trimtab-failed": "a part of Trimtab failed or not",
