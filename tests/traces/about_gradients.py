@@ -296,7 +296,7 @@ def moments_that_grow_from_zero_again() -> Trace:
             second = 1 - 0.999**age - (0.00099 * 0.999 ** (age - 1) if step >= 64 else 0.0)
             row["moment_scale"] = [0.3 * share * math.sqrt(second) for share in make.SHARES]
             row["optimizer_age"] = float(age)
-    return {}, rows
+    return {}, lean(rows, "gradient_norm", "moment_scale", "update_ratio", "optimizer_age")
 
 
 @silent("moments-poisoned", "gradient-exploding")

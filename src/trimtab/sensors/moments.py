@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +25,8 @@ class Moments(Base):
     Adam and its kin divide each gradient by it, so while it is far above the gradients the updates are small. 0 for a
     tensor without a state; absent where the optimizer keeps none (SGD, a factored second moment). As stored, without
     the correction of the bias. `optimizer_age`: how many updates its state has seen, as it counts them itself (`step`);
-    absent where it does not count. Cost: one multi-tensor norm, on rows of the "norms" tier.
+    absent where it does not count, and NaN once where the weights are not those of the row before (another fold). Cost:
+    one multi-tensor norm, on rows of the "norms" tier.
     """
 
     name: str = "moments"
@@ -35,7 +38,7 @@ class Moments(Base):
         """Return the vector on the device."""
         if live.optimizer is None:
             return {}
-        age = _age(live.optimizer.state, live.parameters)
+        age = _age(live.optimizer.state, live.parameters, live.memory)
         found = [_second(live.optimizer.state, parameter) for parameter in live.parameters]
         present = [moment for moment in found if moment is not None and moment.numel()]
         if not present:
@@ -49,15 +52,25 @@ class Moments(Base):
         return {"moment_scale": (torch.stack(totals) / zero.new_tensor(sizes)).sqrt(), **age}
 
 
-def _age(state: Mapping[Any, Any], parameters: Sequence[torch.Tensor]) -> dict[str, float | torch.Tensor]:
+def _age(
+    state: Mapping[Any, Any], parameters: Sequence[torch.Tensor], memory: dict[str, Any]
+) -> dict[str, float | torch.Tensor]:
     """Return the count of updates of the first tensor that has one."""
     for parameter in parameters:
         step = state.get(parameter, {}).get("step")
         if isinstance(step, torch.Tensor) and step.numel() == 1:
-            return {"optimizer_age": float(step) if step.is_cpu else step.detach().reshape(()).float()}
-        if isinstance(step, (int, float)):
-            return {"optimizer_age": float(step)}
+            age: float | torch.Tensor = float(step) if step.is_cpu else step.detach().reshape(()).float()
+        elif isinstance(step, (int, float)):
+            age = float(step)
+        else:
+            continue
+        before, memory[_SEEN] = memory.get(_SEEN), weakref.ref(parameter)
+        return {"optimizer_age": age if before is None or before() is parameter else math.nan}
     return {}
+
+
+_SEEN = "moments/counted"
+"""The tensor whose count was read last, in the memory of the stream."""
 
 
 def _second(state: Mapping[Any, Any], parameter: torch.Tensor) -> torch.Tensor | None:

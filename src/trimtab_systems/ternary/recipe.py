@@ -69,8 +69,9 @@ class Config:
     freeze_decoder: bool = False
     """Keep the decoder as it was drawn: what kept the write-up from learning from scratch."""
 
-    epochs: int = 12
-    """Passes over the operations that are trained on."""
+    epochs: int = 14
+    """Passes over the operations that are trained on. 12 reconstruct everything on seeds 100 to 128, with single digits
+    as close as 1.1 in their logits; on one of some forty seeds that were seen in all, one operation is then missed."""
     batch: int = 512
     """Operations in a batch, those of `rare_from` not counted."""
     rare_from: int = 5
