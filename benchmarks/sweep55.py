@@ -2,6 +2,7 @@
 
     python -m benchmarks.sweep55                    # all of it; stores results/sweep55.json
     python -m benchmarks.sweep55 --keep runs/sweep  # the sweep's folder stays there, and is gone on with
+    python -m benchmarks.sweep55 --workers 2        # faster; two at once slow each other and cost more CPU seconds
 
 The plan is `src/trimtab_systems/ternary/write_up/sweep.yaml`: six phases, an investigation, and one phase before them
 that trains the checkpoint. Eight things were wrong with the original; a remark of the summary stands for each of them.
@@ -68,13 +69,13 @@ class Told:
         )
 
 
-def run(root: Path) -> tuple[list[TrialResult], SweepSummary, float]:
+def run(root: Path, workers: int = 1) -> tuple[list[TrialResult], SweepSummary, float]:
     """Run what is not done yet; return all results, their summary, and the CPU seconds of this call and its children.
 
     Where a part was done before, its own CPU seconds are added, as they were measured in its process.
     """
     begun = _cpu()
-    sweep = Sweep(read_phases(PHASES), root=root, name=NAME, progress=Told())
+    sweep = Sweep(read_phases(PHASES), root=root, name=NAME, workers=workers, progress=Told())
     before = {}
     if (sweep.path / "sweep.json").exists():
         before = {result.trial.key: result for result in read_sweep(sweep.path).results if result.complete}
@@ -129,10 +130,11 @@ def main() -> None:
     parser.add_argument(
         "--keep", type=Path, help="where the sweep's folder goes and stays; by default it is thrown away"
     )
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="trials at once; 1")
     given = parser.parse_args()
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
-        results, summary, seconds = run(given.keep or Path(folder))
+        results, summary, seconds = run(given.keep or Path(folder), given.workers)
     found = measured(results, summary, seconds)
     seeds = sorted({result.trial.seed for result in results})
     print(store("sweep55", command=COMMAND, seeds=seeds, figures=found["figures"], detail=found["detail"]))
