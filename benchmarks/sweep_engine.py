@@ -73,11 +73,14 @@ class Say:
     def phase(self, *given): pass
     def moved(self, *given): pass
     def began(self, trial, worker=""): print("began", trial.key, flush=True)
-    def ended(self, result): print(result.status, result.trial.key, flush=True)
+    def ended(self, result):
+        if result.worker == sweep.worker:  # those of the others are told too
+            print(result.status, result.trial.key, flush=True)
 root, url = sys.argv[1:]
-Sweep(
+sweep = Sweep(
     shared_plan(), root=Path(root), name="shared", store=url, workers=1, progress=Say(), stale_seconds=STALE_SECONDS
-).run()
+)
+sweep.run()
 """
 
 
