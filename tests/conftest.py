@@ -2,12 +2,17 @@
 
 import logging
 import os
+import signal
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.pop("COLUMNS", None)  # the width of whoever runs the tests; what is printed into a pipe has its own
 
 import pytest
 import torch
+
+# A shell that starts the tests in the background has SIGINT ignored, and so would every process that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 torch.set_num_threads(1)
 
