@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from trimtab.errors import UserError, nearest
 from trimtab.milestone import Milestone
@@ -20,13 +20,27 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+class Recorder(Protocol):
+    """What of a Guard a system's own code may use: it records, and neither judges nor acts."""
+
+    def record(self, *, split: str | None = None, better: Any = None, **metrics: Any) -> None:
+        """Record quantities at the current step."""
+
+    def keep(self, name: str, tensor: torch.Tensor, *, every: int = 1) -> None:
+        """Store a tensor in the run's `samples/` folder."""
+
+    def show(self, name: str, panel: Any) -> None:
+        """Put a table or a map of `trimtab.panels` into the run; a later one of the same name replaces it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
     """A known way to break a system: the config change that causes it and the finding codes that must appear.
 
     `causes` names the hypotheses that are right; the codes must open within `budget` updates of a training that starts
     from `preset`. `probes` names the claims that `trimtab check` must then refute; a fault that no training shows has
-    probes alone, and neither codes nor causes.
+    probes alone, and neither codes nor causes. One with `refused` is caught before it can train: building it raises a
+    ConfigError, so it has nothing else to show.
     """
 
     name: str
@@ -37,6 +51,7 @@ class Fault:
     budget: int
     preset: str = "tiny"
     probes: tuple[str, ...] = ()
+    refused: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,6 +75,10 @@ class Training:
         early_stop: when to stop before all updates are taken, or None.
         fixed: patterns of the names of parameters that are random and stay as they are on purpose, such as
             "projection.*"; probes then do not take them for forgotten.
+        observe: called with the Guard and the number of updates done, after each update and its evaluation: where a
+            system records quantities of its own (`guard.record`), keeps tensors (`guard.keep`) and shows tables and
+            maps (`guard.show`). It must not change the training, nor draw from its random numbers; probes and tried
+            remedies train without it.
     """
 
     model: nn.Module
@@ -76,6 +95,7 @@ class Training:
     evaluate_first: bool = False
     early_stop: Patience | None = None
     fixed: Sequence[str] = ()
+    observe: Callable[[Recorder, int], None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -191,6 +191,8 @@ def loop(
         done = step + 1
         if done % training.evaluate_every == 0 or done == training.steps:
             evaluate(done)
+        if training.observe is not None:
+            training.observe(guard, done)
         if keeper is not None:
             keeper.after(done, guard)
         if progress is not None:

@@ -13,7 +13,7 @@ import torch
 
 from trimtab.detectors import DETECTORS
 from trimtab.diagnose import diagnose
-from trimtab.errors import UserError
+from trimtab.errors import ConfigError, UserError
 from trimtab.hypotheses import HYPOTHESES
 from trimtab.probes import PROBES
 from trimtab.records import Severity
@@ -156,11 +156,19 @@ def test_each_fault_names_settings_codes_and_causes_that_exist(name, fault):
     start = system.presets[declared.preset]()
     assert set(declared.change) <= {field.name for field in dataclasses.fields(start)}
     assert all(getattr(start, key) != value for key, value in declared.change.items()), "it changes nothing"
-    assert declared.expect or declared.probes
+    assert declared.expect or declared.probes or declared.refused
+    assert not (declared.refused and (declared.expect or declared.probes))
     assert set(declared.probes) <= {probe.claim for probe in PROBES}
     assert set(declared.expect) <= {detector.code for detector in (*DETECTORS, *system.detectors)}
     assert bool(declared.causes) == bool(declared.expect) == bool(declared.budget)
     assert set(declared.causes) <= {hypothesis.cause for hypothesis in (*HYPOTHESES, *system.hypotheses)}
+
+
+@pytest.mark.parametrize(("name", "fault"), [pair for pair in FAULTS if find_system(pair[0]).fault(pair[1]).refused])
+def test_a_fault_that_is_refused_never_trains(name, fault, tmp_path):
+    with pytest.raises(ConfigError):
+        train(name, fault=fault, root=tmp_path)
+    assert list_runs(tmp_path) == []
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
