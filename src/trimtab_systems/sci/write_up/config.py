@@ -6,9 +6,10 @@ Where the write-up contradicts itself or cannot run, the text of the setting say
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from trimtab.errors import ConfigError, nearest
+from trimtab.errors import ConfigError
+from trimtab_systems.sci.write_up.settings import TrainingSettings, check_least, check_training, check_words
 
 Profile = Literal["from_scratch", "as_written"]
 Base = Literal["own", "t5"]
@@ -26,8 +27,8 @@ InjectAt = Literal["decoder", "encoder", "both"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WriteUpConfig:
-    """The settings of one training of the write-up's network."""
+class WriteUpConfig(TrainingSettings):
+    """The settings of one training of the write-up's network; how it is trained stands in `TrainingSettings`."""
 
     # ---- model ----
 
@@ -156,6 +157,7 @@ class WriteUpConfig:
 
     def __post_init__(self) -> None:
         _check_model(self)
+        check_training(self)
 
 
 _WORDS: dict[str, Any] = {
@@ -182,23 +184,6 @@ _LEAST: dict[str, float] = {
     "relative_buckets": 4,
     "rotary_width": 2,
 }
-
-
-def check_words(config: object, words: dict[str, Any]) -> None:
-    """Raise ConfigError for a setting whose value is not among the words of its type."""
-    for name, kind in words.items():
-        value = getattr(config, name)
-        if value not in get_args(kind):
-            known = ", ".join(get_args(kind))
-            raise ConfigError(f"{name}: expected one of {known}, got {value!r}.{nearest(str(value), get_args(kind))}")
-
-
-def check_least(config: object, least: dict[str, float]) -> None:
-    """Raise ConfigError for a setting below its least value."""
-    for name, lowest in least.items():
-        value = getattr(config, name)
-        if not value >= lowest:
-            raise ConfigError(f"{name}: expected at least {lowest:g}, got {value!r}")
 
 
 def _check_model(config: WriteUpConfig) -> None:
@@ -270,3 +255,5 @@ def _check_base(config: WriteUpConfig) -> None:
         )
     if config.base == "t5" and config.randomised_positions:
         raise ConfigError("randomised_positions: a T5 makes its own positions; set base='own'")
+    if config.eos_mode == "bce" and not config.stop_head:
+        raise ConfigError("eos_mode: 'bce' trains a stop head, and there is none; set stop_head=true")
