@@ -23,6 +23,7 @@ _HOME = {
     "Judge": "trimtab.judge",
     "Live": "trimtab.live",
     "LowerLearningRate": "trimtab.actions",
+    "Map": "trimtab.panels",
     "Milestone": "trimtab.milestone",
     "Note": "trimtab.records",
     "Notify": "trimtab.actions",
@@ -32,12 +33,14 @@ _HOME = {
     "RollBack": "trimtab.actions",
     "Ring": "trimtab.checkpoint",
     "Run": "trimtab.run",
+    "Scatter": "trimtab.panels",
     "Severity": "trimtab.records",
     "Signal": "trimtab.records",
     "SkipStep": "trimtab.actions",
     "Stop": "trimtab.actions",
     "Sweep": "trimtab.sweep",
     "System": "trimtab.system",
+    "Table": "trimtab.panels",
     "Trace": "trimtab.trace",
     "Training": "trimtab.system",
     "TrainingStopped": "trimtab.errors",
@@ -99,6 +102,9 @@ if TYPE_CHECKING:
     from trimtab.judge import Judge as Judge
     from trimtab.live import Live as Live
     from trimtab.milestone import Milestone as Milestone
+    from trimtab.panels import Map as Map
+    from trimtab.panels import Scatter as Scatter
+    from trimtab.panels import Table as Table
     from trimtab.patience import Patience as Patience
     from trimtab.records import Diagnosis as Diagnosis
     from trimtab.records import Finding as Finding

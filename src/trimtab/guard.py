@@ -41,12 +41,15 @@ from trimtab.overhear import EVALUATION, Overheard
 from trimtab.patience import Patience
 from trimtab.records import Finding, Note, Outcome, Severity, Signal, Value
 from trimtab.respond import Answer, Policy, actions_of
+from trimtab.run.shown import check_panel
 from trimtab.sensors import SENSORS
 from trimtab.sensors._examined import KINDS, Kind, examined
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    from trimtab.panels import Panel
 
 log = logging.getLogger("trimtab")
 
@@ -360,6 +363,22 @@ class Guard:
         if tensor.is_floating_point() and str(tensor.dtype) not in ("torch.float16", "torch.float32", "torch.float64"):
             tensor = tensor.float()  # numpy has no bfloat16 and nothing smaller than float16
         self._folder.write("keep", name, self._step(), tensor.numpy())
+
+    def show(self, name: str, panel: Panel) -> None:
+        """Put a Table, a Map or a Scatter into the run; the report draws it. A later one of the name replaces it.
+
+        Call it as often as there is something new to see, such as after each evaluation: each call writes one small
+        file. A table with `closing=True` is also printed at the end of `trimtab train`.
+
+        Raises:
+            UserError: a name with other than small letters, digits and hyphens, or something that is no panel.
+        """
+        check_panel(name, panel)
+        self._safely("show", self._show, name, panel)
+
+    def _show(self, name: str, panel: Panel) -> None:
+        self.measure.flush()
+        self._folder.write("panel", name, self._step(), panel)
 
     def close(self, status: str = "finished", how: Mapping[str, Any] | None = None) -> None:
         """End the run: hand on what is still waiting, say how it ended, restore torch. Safe to call twice."""

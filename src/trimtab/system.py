@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from trimtab.panels import Panel
+
 
 class Recorder(Protocol):
     """What of a Guard a system's own code may use: it records, and neither judges nor acts."""
@@ -29,8 +31,8 @@ class Recorder(Protocol):
     def keep(self, name: str, tensor: torch.Tensor, *, every: int = 1) -> None:
         """Store a tensor in the run's `samples/` folder."""
 
-    def show(self, name: str, panel: Any) -> None:
-        """Put a table or a map of `trimtab.panels` into the run; a later one of the same name replaces it."""
+    def show(self, name: str, panel: Panel) -> None:
+        """Put a table, a map or a scatter of `trimtab.panels` into the run; a later one of the name replaces it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,9 @@ class Training:
             system records quantities of its own (`guard.record`), keeps tensors (`guard.keep`) and shows tables and
             maps (`guard.show`). It must not change the training, nor draw from its random numbers; probes and tried
             remedies train without it.
+        represent: (model, batch, shift) -> a row of numbers for each thing of the batch, such as a word, whose input
+            was moved by `shift` places: the same things in the same order for every shift, or None where it cannot be
+            moved so far. It draws no random numbers; the probe `representation-ignores-position` asks it.
     """
 
     model: nn.Module
@@ -96,6 +101,7 @@ class Training:
     early_stop: Patience | None = None
     fixed: Sequence[str] = ()
     observe: Callable[[Recorder, int], None] | None = None
+    represent: Callable[[nn.Module, Any, int], torch.Tensor | None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

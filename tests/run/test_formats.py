@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.run.kit import exactly, row
+from trimtab.panels import Map, Scatter, Table
 from trimtab.records import Finding, Note, Outcome, Severity, Signal, Unknown
 from trimtab.run import FORMAT, Run, RunWriter, models
 from trimtab.run.codec import header_line
@@ -51,6 +52,20 @@ def test_a_json_file_obeys_its_schema(folder, name):
     schema_of(name).validate(json.loads((folder / f"{name}.json").read_text()))
 
 
+@pytest.mark.parametrize(
+    "panel",
+    [
+        Table("t", "c", ("a", "b"), (("NaN", math.nan), (1, "x")), closing=True),
+        Map("t", "c", ("a",), ("b", "c"), ((math.inf, 0.5),), low=0.0),
+        Scatter("t", "c", ((math.nan, 1.0, "a", "b"),)),
+    ],
+    ids=["table", "map", "scatter"],
+)
+def test_the_file_of_a_panel_obeys_its_schema(tmp_path, panel):
+    path = RunWriter.create(path=tmp_path / "run").panel("it", 1, panel)
+    schema_of("panels").validate(json.loads(path.read_text()))
+
+
 @pytest.mark.parametrize("name", ["signals", "findings", "notes", "outcomes"])
 def test_each_line_of_a_jsonl_file_obeys_its_schema(folder, name):
     schema = schema_of(name)
@@ -75,6 +90,8 @@ def test_each_line_of_a_jsonl_file_obeys_its_schema(folder, name):
         ("findings", {"record": "unknown", "code": "c", "reason": "r", "step": "1"}),
         ("notes", {"record": "outcome"}),
         ("outcomes", {"format": 2, "kind": "outcomes"}),
+        ("panels", {"format": 1, "kind": "film", "title": "t", "caption": ""}),
+        ("panels", {"format": 1, "kind": "table", "title": "t", "caption": "", "columns": ["a"], "rows": [[None]]}),
         ("run", {"format": 1, "id": "x", "status": "lost", "started": "2026-01-01T00:00:00Z"}),
     ],
 )

@@ -34,6 +34,12 @@ def _fact(value: Any) -> Any:
     return decode(value)
 
 
+def _cell(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("expected a number or a text")
+    return decode(value)
+
+
 _NUMBER_SCHEMA: dict[str, Any] = {"anyOf": [{"type": "number"}, {"enum": _WORDS}]}
 _FACT_SCHEMA: dict[str, Any] = {"type": ["number", "string", "boolean"]}
 _FACTS_SCHEMA: dict[str, Any] = {"anyOf": [_FACT_SCHEMA, {"type": "array", "items": _FACT_SCHEMA}]}
@@ -47,6 +53,8 @@ SeverityWord = Annotated[
     BeforeValidator(lambda word: records.Severity.parse(word) if isinstance(word, str) else word),
     WithJsonSchema({"enum": [str(severity) for severity in records.Severity]}),
 ]
+Cell = Annotated[Any, BeforeValidator(_cell), WithJsonSchema({"type": ["number", "string"]})]
+"""A number or a text; a text that reads like a number's word has a backslash in front."""
 Count = Annotated[int, Field(strict=True)]
 
 
@@ -194,6 +202,44 @@ class Outcome(_Model):
     stops: bool = False
 
 
+class _Panel(_Model):
+    format: Annotated[int, Field(ge=1, le=FORMAT)]
+    place: Count = 0
+    step: Count = 0
+    title: str
+    caption: str
+
+
+class Table(_Panel):
+    """panels/<name>.json: rows of texts and numbers under named columns."""
+
+    kind: Literal["table"]
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    closing: bool = False
+
+
+class Map(_Panel):
+    """panels/<name>.json: numbers over two named axes."""
+
+    kind: Literal["map"]
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: tuple[tuple[Number, ...], ...]
+    low: Number | None = None
+    high: Number | None = None
+
+
+class Scatter(_Panel):
+    """panels/<name>.json: points in a plane, each x, y, label and group."""
+
+    kind: Literal["scatter"]
+    points: tuple[tuple[Number, Number, str, str], ...]
+
+
+PANELS: dict[str, type[Table | Map | Scatter]] = {"table": Table, "map": Map, "scatter": Scatter}
+"""The word in the file of a panel -> its model."""
+
 Row = tuple[int, int, int, str, Number, dict[str, Number | list[Number]]]
 """A line of signals/part-N.jsonl: attempt, step, update, stream, time, values."""
 
@@ -231,6 +277,7 @@ def schemas() -> dict[str, dict[str, Any]]:
         "findings": Header | Torn | Finding | Unknown,
         "notes": Header | Torn | Note,
         "outcomes": Header | Torn | Outcome,
+        "panels": Table | Map | Scatter,
     }
     made = {}
     for name, kind in lines.items():

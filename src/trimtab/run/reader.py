@@ -14,9 +14,11 @@ from trimtab.run import facts as machine
 from trimtab.run.codec import check_format, decode, encode, places_of, signal_of
 from trimtab.run.lines import read_lines
 from trimtab.run.parts import read_part
+from trimtab.run.shown import Shown, read_panel
 from trimtab.run.writer import Ended, default_root, sample_word, update_facts, write_json
 
 if TYPE_CHECKING:
+    from trimtab.panels import Panel
     from trimtab.run.models import RunFacts
 
 log = logging.getLogger(__name__)
@@ -177,6 +179,27 @@ class Run:
             if word == stem and step.isdecimal():
                 steps[int(step)] = path
         return dict(sorted(steps.items()))
+
+    def panels(self) -> dict[str, Panel]:
+        """Return the tables, maps and scatters that were shown, by name, in the order in which they came first.
+
+        One that cannot be read, or is of a kind that this version does not know, is left out with a remark.
+        """
+        return {name: shown.panel for name, shown in self.shown().items()}
+
+    def shown(self) -> dict[str, Shown]:
+        """Return the panels with the step at which each was shown, in the order of `panels`."""
+        found: list[tuple[int, str, Shown]] = []
+        for path in (self.path / "panels").glob("*.json"):
+            if path.name.startswith("."):  # half written
+                continue
+            try:
+                place, shown = read_panel(path)
+            except RunError as error:
+                self._remark(str(error))
+                continue
+            found.append((place, path.stem, shown))
+        return {name: shown for _, name, shown in sorted(found, key=lambda one: one[:2])}
 
     def mark(self, word: str) -> None:
         """Mark the run with a word such as "good"; an empty word takes the mark away."""

@@ -24,9 +24,12 @@ from trimtab.run.codec import COLUMNS, FORMAT, LabelSets, decode, encode, header
 from trimtab.run.lines import LineFile
 from trimtab.run.parts import Columns
 from trimtab.run.redact import redact
+from trimtab.run.shown import encode_panel, place_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from trimtab.panels import Panel
 
 Ended = Literal["finished", "stopped", "failed", "interrupted", "killed"]
 """How a run ended: by itself, by a response, by an exception, by its user, by the system."""
@@ -65,6 +68,7 @@ class RunWriter:
         self._findings = LineFile(path / "findings.jsonl", header_line("findings"), again=True)
         self._notes = LineFile(path / "notes.jsonl", header_line("notes"), again=True)
         self._outcomes = LineFile(path / "outcomes.jsonl", header_line("outcomes"), again=True)
+        self._places: dict[str, int] | None = None
         self._closed = False
         self._sealing: threading.Thread | None = None
         self._part = _Part(path / "signals", part)
@@ -227,6 +231,22 @@ class RunWriter:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+        return target
+
+    def panel(self, name: str, step: int, panel: Panel) -> Path:
+        """Store a panel as panels/<name>.json and return its path; replaces the one of this name.
+
+        A panel keeps the place among the others that it had when it was first shown.
+        """
+        folder = self.path / "panels"
+        folder.mkdir(exist_ok=True)
+        target = folder / f"{name}.json"
+        if self._places is None:  # a run that is gone on with may have some
+            places = {path.stem: place_of(path) for path in folder.glob("*.json")}
+            self._places = {word: place for word, place in places.items() if place is not None}
+        place = self._places.get(name, max(self._places.values(), default=-1) + 1)
+        _write_text(target, json.dumps(encode_panel(panel, step, place), allow_nan=False) + "\n")
+        self._places[name] = place
         return target
 
     def settings(self, settings: Mapping[str, Any]) -> None:
