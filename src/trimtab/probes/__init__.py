@@ -8,6 +8,7 @@ from trimtab.probes.evaluation_repeats_exactly import EvaluationRepeatsExactly
 from trimtab.probes.every_parameter_on_the_loss_path_is_trained_or_loaded import (
     EveryParameterOnTheLossPathIsTrainedOrLoaded,
 )
+from trimtab.probes.representation_ignores_position import RepresentationIgnoresPosition
 from trimtab.probes.same_seed_repeats_exactly import SameSeedRepeatsExactly
 from trimtab.probes.settings_have_effect import SettingsHaveEffect
 from trimtab.probes.start_is_good_enough import GoodStart, StartIsGoodEnough, Try, first_good_start
@@ -15,6 +16,7 @@ from trimtab.probes.start_is_good_enough import GoodStart, StartIsGoodEnough, Tr
 PROBES: tuple[Probe, ...] = (
     SameSeedRepeatsExactly(), EvaluationRepeatsExactly(), EveryParameterOnTheLossPathIsTrainedOrLoaded(),
     CheckpointLoadsIdentically(), StartIsGoodEnough(), SettingsHaveEffect(),
+    RepresentationIgnoresPosition(),
 )  # fmt: skip
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "EveryParameterOnTheLossPathIsTrainedOrLoaded",
     "GoodStart",
     "Probe",
+    "RepresentationIgnoresPosition",
     "Result",
     "SameSeedRepeatsExactly",
     "SettingsHaveEffect",
