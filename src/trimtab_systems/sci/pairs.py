@@ -67,26 +67,28 @@ class LeakGuard:
         self._longest = max(len(example.actions) for example in train)
         self._closed = frozenset(example.words for example in open_test(split, seed))
 
-    def check(self, examples: Iterable[Example], made_by: str = "augmentation") -> None:
+    def check(self, examples: Iterable[Example], source: str = "augmentation", remedy: str = "") -> None:
         """Raise ConfigError if there is a test command among the examples, or one that is longer than all of training.
 
         Args:
-            examples: what a model would be trained on.
-            made_by: what made them, for the message.
+            examples: what a model would be trained on, or chosen by.
+            source: where they come from, for the message.
+            remedy: what to do about it, if it is more than keeping to training commands.
         """
+        remedy = remedy or "keep to training commands"
         distinct = {example.words: example for example in examples}.values()
         closed = [example for example in distinct if example.words in self._closed]
         if closed:
             raise ConfigError(
-                f"{made_by} makes {len(closed)} of the {len(self._closed)} test commands of the split {self._split!r},"
-                f" for example {' '.join(closed[0].words)!r}; name fewer content words, or do without"
+                f"{source} brings in {len(closed)} of the {len(self._closed)} test commands of the split"
+                f" {self._split!r}, for example {' '.join(closed[0].words)!r}; {remedy}"
             )
         longer = [example for example in distinct if len(example.actions) > self._longest]
         if longer:
             raise ConfigError(
-                f"{made_by} makes {len(longer)} commands of more than {self._longest} actions, the most that the split"
-                f" {self._split!r} has in training, for example {' '.join(longer[0].words)!r}"
-                f" ({len(longer[0].actions)}); name fewer content words, or do without"
+                f"{source} brings in {len(longer)} commands of more than {self._longest} actions, the most that"
+                f" training on the split {self._split!r} has, for example {' '.join(longer[0].words)!r}"
+                f" ({len(longer[0].actions)}); {remedy}"
             )
 
 
@@ -132,7 +134,11 @@ class Pool:
         if strange := [word for word in content if word not in WORDS]:
             raise ConfigError(f"content: expected words out of {', '.join(WORDS)}, got {', '.join(strange)}")
         if guard is not None:
-            guard.check(reachable(train, content), made_by=f"swapping the content words {', '.join(content)}")
+            guard.check(
+                reachable(train, content),
+                source=f"swapping the content words {', '.join(content)}",
+                remedy="name fewer content words, or do not swap them",
+            )
         self._content = tuple(content)
         self._guarded = guard is not None
         numbers: dict[tuple[str, ...], int] = {}

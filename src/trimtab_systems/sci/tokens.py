@@ -110,8 +110,8 @@ def from_folder(folder: Path) -> dict[str, int]:
     """Return the pieces per action of a tokenizer that lies in a folder, as `transformers` saves it.
 
     Raises:
-        UserError: `transformers` is not installed, the folder is none, or the pieces of a text are not the sum of those
-            of its words.
+        UserError: `transformers` is not installed, the folder is none or holds no tokenizer, or the pieces of a text
+            are not the sum of those of its words.
     """
     try:
         auto_tokenizer = importlib.import_module("transformers").AutoTokenizer
@@ -119,7 +119,12 @@ def from_folder(folder: Path) -> dict[str, int]:
         raise UserError("reading a tokenizer needs transformers: pip install transformers") from error
     if not folder.is_dir():
         raise UserError(f"expected a folder with a tokenizer, {folder} is none")
-    tokenizer = auto_tokenizer.from_pretrained(str(folder), local_files_only=True)
+    try:
+        tokenizer = auto_tokenizer.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder} holds no tokenizer that transformers can read: {str(error).splitlines()[0]}"
+        ) from error
 
     def count(text: str) -> int:
         return len(tokenizer.tokenize(text))
