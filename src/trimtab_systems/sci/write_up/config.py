@@ -18,6 +18,7 @@ SlotInit = Literal["xavier_uniform", "equal"]
 SlotAttention = Literal["competition", "plain"]
 TemperatureForm = Literal["sigmoid", "clamp"]
 Aggregation = Literal["weighted_mean", "mean", "max", "attention"]
+AbstractionNorm = Literal["before", "after"]
 ContentContext = Literal["attention", "none"]
 Orthogonality = Literal["projection", "penalty", "none"]
 InterventionMethod = Literal["do_calculus", "soft_intervention"]
@@ -49,10 +50,10 @@ class WriteUpConfig(TrainingSettings):
     """Layers of the base's encoder."""
     decoder_layers: int = 3
     """Layers of the base's decoder; with 3, the injection at 25, 50 and 75 % of depth is after each."""
-    mlp_ratio: int = 4
-    """Hidden units of a feed-forward layer as a multiple of `width`."""
+    mlp_ratio: int = 2
+    """Hidden units of a feed-forward layer as a multiple of `width`; 4 in the write-up."""
     dropout: float = 0.1
-    """Of attention, feed-forward layers and residual branches."""
+    """Of embeddings, of what a layer adds, and of the attention of slots to words and to content."""
     tied_output: bool = True
     """The output layer is the embedding of the actions, scaled by 1 / sqrt(width)."""
     stop_head: bool = False
@@ -93,6 +94,8 @@ class WriteUpConfig(TrainingSettings):
     """Rounds of messages between the slots."""
     edge_dim: int = 32
     """Dimensions of the vector on each edge; the write-up has 64."""
+    message_dim: int = 32
+    """Hidden units of a message along an edge; the write-up has `width`."""
     gnn_residual: bool = True
     """A round adds to a slot instead of replacing it."""
     gnn_norm: bool = True
@@ -100,8 +103,12 @@ class WriteUpConfig(TrainingSettings):
 
     features: int = 8
     """F, of the abstraction layer."""
-    abstraction_at: tuple[float, ...] = (0.5,)
-    """Depths of the structural encoder after which there is an abstraction layer; upstream has 25, 50 and 75 %."""
+    abstraction_at: tuple[float, ...] = (0.25, 0.5, 0.75)
+    """Depths of the structural encoder after which there is an abstraction layer: after layer ceil(depth x layers). The
+    score of a word is that of the last one, which decides what of it the slots see."""
+    abstraction_norm: AbstractionNorm = "before"
+    """A word is normalised "before" it is weighted by its score. "after", as upstream has it, takes the weight out
+    again: a norm does not see by what number its input was multiplied, and the score has no effect."""
     aggregation: Aggregation = "weighted_mean"
     """How the features make one score."""
     temperature: float = 1.0
@@ -168,6 +175,7 @@ _WORDS: dict[str, Any] = {
     "slot_attention": SlotAttention,
     "aggregation": Aggregation,
     "temperature_form": TemperatureForm,
+    "abstraction_norm": AbstractionNorm,
     "content_context": ContentContext,
     "orthogonality": Orthogonality,
     "intervention": InterventionMethod,
@@ -177,7 +185,9 @@ _WORDS: dict[str, Any] = {
 }
 _LEAST: dict[str, float] = {
     **dict.fromkeys(("width", "heads", "encoder_layers", "decoder_layers", "mlp_ratio"), 1),
-    **dict.fromkeys(("slots", "features", "edge_dim", "num_projection_layers", "binding_heads", "max_length"), 1),
+    **dict.fromkeys(
+        ("slots", "features", "edge_dim", "message_dim", "num_projection_layers", "binding_heads", "max_length"), 1
+    ),
     **dict.fromkeys(("structural_layers", "gnn_layers", "content_layers", "binding_iterations"), 1),
     **dict.fromkeys(("dropout", "position_noise", "injection_scale", "slot_scale", "projection_dim"), 0),
     **dict.fromkeys(("intervention_strength", "bound_above"), 0),
@@ -209,6 +219,11 @@ def _check_model(config: WriteUpConfig) -> None:
         raise ConfigError(
             "temperature_form: a clamped temperature stops to learn at its bound; use 'sigmoid', or set "
             "profile='as_written' to see it happen"
+        )
+    if config.abstraction_norm == "after" and config.profile != "as_written":
+        raise ConfigError(
+            "abstraction_norm: a norm after the weight takes it out again, and no loss reaches a score; use 'before', "
+            "or set profile='as_written' to see it happen"
         )
     _check_base(config)
 
