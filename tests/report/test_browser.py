@@ -8,8 +8,10 @@ import pytest
 
 from tests.report import swept
 from tests.report.recorded import broken, record, training
+from trimtab.panels import Map, Scatter, Table
 from trimtab.report import sweep
 from trimtab.report.html import write
+from trimtab.run import Run, RunWriter
 
 CHROMIUM = os.environ.get("TRIMTAB_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 FLAGS = [
@@ -31,10 +33,28 @@ def browser():
         chromium.close()
 
 
+def showing(run):
+    """The run, with a panel of each kind, among them those that need the width of the page."""
+    writer = RunWriter(run.path, run.id)
+    columns = tuple(f"a column {place}" for place in range(9))
+    writer.panel("table", 9, Table("Table", "Wide.", columns, (tuple(place / 7 for place in range(9)), columns)))
+    names = tuple(f"word {place}" for place in range(48))
+    writer.panel("wide", 9, Map("Wide", "", names[:4], names, ((0.5,) * 48,) * 4))
+    cells = tuple(tuple((4 * row + column) / 15 for column in range(4)) for row in range(4))
+    writer.panel("map", 9, Map("Map", "", names[:4], names[:4], cells))
+    points = tuple((place % 5, place // 5, names[place], f"group {place % 7}") for place in range(20))
+    writer.panel("scatter", 9, Scatter("Scatter", "", points))
+    return Run(run.path)
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
-    runs = {"broken": broken(root), "clean": record(root, training(120)), "empty": record(root, [], ended=None)}
+    runs = {
+        "broken": showing(broken(root)),
+        "clean": record(root, training(120)),
+        "empty": record(root, [], ended=None),
+    }
     written = {name: write(run) for name, run in runs.items()}
     for name in SWEEPS:
         path = root / f"{name}.html"
@@ -125,11 +145,35 @@ def test_the_page_follows_the_colour_scheme_and_can_be_read_in_both(browser, pag
         "figcaption span",
         "dt",
         "nav a",
-        "svg text",
+        "svg text:not(.on-pale, .on-dark)",
         ".chip",
     ):
         assert page.query_selector(selector) is not None
         assert contrast(page, selector) >= 4.5, selector
+    page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_number_in_a_cell_of_a_map_can_be_read_on_every_shade(browser, pages, scheme):
+    page = opened(browser, pages["broken"], width=1280, height=800, scheme=scheme)
+    found = page.evaluate(
+        r"""() => {
+            const light = text => {
+                const f = v => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+                const [r, g, b] = text.match(/\d+/g).map(Number);
+                return 0.2126 * f(r) + 0.7152 * f(g) + 0.0722 * f(b);
+            };
+            const map = document.querySelector("#panel-of-map");
+            return [...map.querySelectorAll("text.on-pale, text.on-dark")].map(text => {
+                const box = text.getBBox(), x = box.x + box.width / 2, y = box.y + box.height / 2;
+                const below = [...map.querySelectorAll("path")].find(path => path.isPointInFill(new DOMPoint(x, y)));
+                const both = [text, below].map(one => light(getComputedStyle(one).fill)).sort((a, b) => a - b);
+                return [below.className.baseVal, (both[1] + 0.05) / (both[0] + 0.05)];
+            });
+        }"""
+    )
+    assert {kind for kind, _ in found} == {f"h{place}" for place in range(9)}
+    assert [kind for kind, ratio in found if ratio < 4.5] == []
     page.close()
 
 
@@ -147,8 +191,9 @@ def test_text_in_drawings_is_real_text_and_large_enough_on_a_phone(browser, page
     page.close()
 
 
-def test_no_text_of_a_drawing_of_a_sweep_is_cut_off(browser, pages):
-    page = opened(browser, pages["seven_phases"], width=1280, height=800)
+@pytest.mark.parametrize("name", ["broken", "seven_phases"])
+def test_no_text_of_a_drawing_is_cut_off(browser, pages, name):
+    page = opened(browser, pages[name], width=1280, height=800)
     outside = page.evaluate(
         """() => [...document.querySelectorAll("svg.plot")].flatMap(drawing => {
             const frame = drawing.getBoundingClientRect();

@@ -84,6 +84,6 @@ def _train(
     if format is Output.JSON:
         _show.document(as_json(run, verdict))
     else:
-        for line in text.closing(run, verdict):
+        for line in (*text.tables(run), *text.closing(run, verdict)):
             print(line)
     return fail_on.code(verdict.severity)

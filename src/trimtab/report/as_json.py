@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from trimtab.diagnose import Verdict
+from trimtab.panels import Panel
 from trimtab.run import Run
 
 
@@ -26,5 +28,13 @@ def as_json(run: Run, verdict: Verdict) -> dict[str, Any]:
             "ended": None if facts.ended is None else facts.ended.isoformat(),
             "how": facts.how,
         },
+        "panels": {
+            name: {"kind": type(shown.panel).__name__.lower(), "step": shown.step, **_plain(shown.panel)}
+            for name, shown in run.shown().items()
+        },
         "verdict": verdict.as_dict(),
     }
+
+
+def _plain(panel: Panel) -> dict[str, Any]:
+    return {field.name: getattr(panel, field.name) for field in fields(panel)}

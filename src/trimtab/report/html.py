@@ -21,8 +21,10 @@ from trimtab.errors import UserError
 from trimtab.records import Note, Severity
 from trimtab.report import page, plots
 from trimtab.report.ink import SHADES, number
+from trimtab.report.panels import panel_rows
 from trimtab.report.series import Heat, Line, Signals, gather
 from trimtab.run import Run
+from trimtab.run.shown import Shown
 
 MOST_BYTES = 1_500_000
 """A report is never larger."""
@@ -78,6 +80,7 @@ def render(run: Run, verdict: Verdict) -> str:
     signals: Signals = page.safely(lambda: gather(run.rows()), Signals(), remarks)
     notes: list[Note] = page.safely(run.notes, [], remarks)
     config: Mapping[str, Any] = page.safely(run.config, {}, remarks)
+    panels: Mapping[str, Shown] = page.safely(run.shown, {}, remarks)
     findings = page.finding_rows(verdict, signals.last)
     causes = page.cause_rows(verdict)
     text = environment().get_template("template.html").render(
@@ -97,6 +100,7 @@ def render(run: Run, verdict: Verdict) -> str:
         last=max(signals.last.values(), default=0),
         drawings=_drawings(signals, findings, notes, config),
         heat_maps=[_heat_map(stream, heat) for stream, heat in signals.heat.items()],
+        panels=panel_rows(panels),
         changed=[(key, page.show(a), page.show(b)) for key, (a, b) in verdict.settings_changed.items()],
         settings=page.flat(page.safely(run.settings, {}, remarks)),
         config=page.flat(config.get("config") or {}),

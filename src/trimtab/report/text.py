@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections import Counter
 
 from trimtab.diagnose import NOTHING, Verdict
+from trimtab.panels import Table
 from trimtab.records import Severity
+from trimtab.report.columns import column_texts, is_numeric
 from trimtab.run import Run
 from trimtab.run.writer import default_root
+
+MOST_ROWS = 50
+"""So many rows of a table are printed; the report has more."""
 
 
 def closing(run: Run, verdict: Verdict) -> list[str]:
@@ -20,6 +25,39 @@ def closing(run: Run, verdict: Verdict) -> list[str]:
         lines.append(f"do next: {verdict.next_action}")
     lines += [f"details: trimtab diagnose {name}", f"plots: trimtab report {name}"]
     return lines
+
+
+def tables(run: Run) -> list[str]:
+    """Return the tables that were shown with `closing=True` as lines of plain text, an empty line after each."""
+    lines: list[str] = []
+    for name, shown in run.shown().items():
+        if isinstance(shown.panel, Table) and shown.panel.closing:
+            lines += [f"{shown.panel.title} (step {shown.step}; panel {name})", *_aligned(shown.panel), ""]
+    return lines
+
+
+def _aligned(table: Table) -> list[str]:
+    """Return a table as lines of equal columns: numbers to the right, at most `MOST_ROWS` rows."""
+    rows = table.rows[:MOST_ROWS]
+    columns = [[row[place] for row in rows] for place in range(len(table.columns))]
+    right = [is_numeric(column) for column in columns]
+    texts = [
+        [_one_line(one) for one in (head, *column_texts(cells))]
+        for head, cells in zip(table.columns, columns, strict=True)
+    ]
+    widths = [max(map(len, column)) for column in texts]
+    lines = [
+        "  ".join(
+            text.rjust(width) if to else text.ljust(width) for text, width, to in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in zip(*texts, strict=True)
+    ]
+    rest = len(table.rows) - len(rows)
+    return ["  " + line for line in (*lines, *([f"and {rest:,} more rows"] if rest else []))]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def counted(verdict: Verdict) -> str:
