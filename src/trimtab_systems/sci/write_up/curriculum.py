@@ -181,6 +181,12 @@ class Plan:
         """Return the number of the first update of an epoch."""
         return self.starts[min(epoch, len(self.starts) - 1)]
 
+    def steps_in(self, epochs: float) -> float:
+        """Return how many updates the first epochs have; a part of an epoch has that part of its updates."""
+        whole = min(int(epochs), len(self.starts) - 1)
+        after = self.starts[min(whole + 1, len(self.starts) - 1)]
+        return self.starts[whole] + (epochs - whole) * (after - self.starts[whole])
+
     def changes(self) -> tuple[int, ...]:
         """Return the updates with which a phase begins, the first phase left out."""
         return tuple(self.first_of(epoch) for epoch in self.curriculum.changes())

@@ -6,11 +6,12 @@ Phases of a curriculum are pairs (first epoch, limit): each holds until the next
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from trimtab.errors import ConfigError, nearest
 from trimtab_systems.sci.data import SPLITS
+from trimtab_systems.sci.write_up.generate import Generation
 
 Phases = tuple[tuple[int, int], ...]
 Validation = Literal["carved", "proxy"]
@@ -160,6 +161,8 @@ class TrainingSettings:
     """Epochs between two evaluations."""
     evaluate_examples: int = 500
     """Validation examples of an evaluation, the same each time; 0 for all."""
+    generation: Generation = field(default_factory=Generation)
+    """How answers are written, in evaluations as well."""
     patience: int = 5
     """Evaluations without a better exact match after which the training ends with its best weights; 0 for never. They
     count from the last phase of the curriculum on."""
