@@ -67,9 +67,42 @@ class Curriculum:
             fits_N &= complexity_N <= deepest
         return np.flatnonzero(fits_N)
 
+    def times(self, lengths_N: np.ndarray, epoch: int, seed: int) -> np.ndarray:
+        """Return how often each of these examples comes in an epoch."""
+        draw_N = np.random.default_rng((seed, _SHORT, epoch)).random(len(lengths_N)) < self.oversampling % 1
+        return np.where(lengths_N < self.short, int(self.oversampling) + draw_N, 1)
+
     def changes(self) -> tuple[int, ...]:
         """Return the epochs, after the first, in which a phase begins."""
         return tuple(sorted({first for first, _ in (*self.length_phases, *self.structure_phases) if first}))
+
+
+def sizes(train: Sequence[Example], curriculum: Curriculum, epochs: int, seed: int) -> tuple[int, ...]:
+    """Return how many examples each epoch has, those that come twice counted twice.
+
+    Raises:
+        ConfigError: no example is short and simple enough for an epoch.
+    """
+    lengths_N = np.array([len(example.actions) for example in train])
+    complexity_N = np.array([complexity(example.words) for example in train])
+    found = []
+    for epoch in range(epochs):
+        rows = curriculum.admitted(lengths_N, complexity_N, epoch)
+        if not len(rows):
+            raise ConfigError(
+                f"length_phases, structure_phases: no training example is within the limits of epoch {epoch}; "
+                "raise them"
+            )
+        found.append(int(curriculum.times(lengths_N[rows], epoch, seed).sum()))
+    return tuple(found)
+
+
+def starts(counts: Sequence[int], per_update: int) -> list[int]:
+    """Return the number of the first update of each epoch, and behind them that of all updates."""
+    found = [0]
+    for count in counts:
+        found.append(found[-1] + -(-count // per_update))
+    return found
 
 
 class Micro(NamedTuple):
@@ -158,15 +191,7 @@ class Plan:
         self._lengths_N = encoded.lengths_B.numpy()
         self._complexity_N = np.array([complexity(example.words) for example in train])
         self._order: Callable[[int], np.ndarray] = lru_cache(maxsize=2)(self._drawn)
-        self.starts = [0]
-        for epoch in range(epochs):
-            count = int(self._times(epoch)[1].sum())
-            if not count:
-                raise ConfigError(
-                    f"length_phases, structure_phases: no training example is within the limits of epoch {epoch}; "
-                    "raise them"
-                )
-            self.starts.append(self.starts[-1] + -(-count // (batch * accumulate)))
+        self.starts = starts(sizes(train, curriculum, epochs, seed), batch * accumulate)
 
     @property
     def steps(self) -> int:
@@ -202,16 +227,9 @@ class Plan:
         micros = [rows_B[first : first + self.batch] for first in range(0, len(rows_B), self.batch)]
         return Batch(step, tuple(self._micro(one, generator) for one in micros))
 
-    def _times(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the examples of an epoch, and how often each comes."""
-        rows = self.curriculum.admitted(self._lengths_N, self._complexity_N, epoch)
-        times = self.curriculum.oversampling
-        draw = np.random.default_rng((self.seed, _SHORT, epoch)).random(len(rows)) < times % 1
-        short = self._lengths_N[rows] < self.curriculum.short
-        return rows, np.where(short, int(times) + draw, 1)
-
     def _drawn(self, epoch: int) -> np.ndarray:
-        rows, times = self._times(epoch)
+        rows = self.curriculum.admitted(self._lengths_N, self._complexity_N, epoch)
+        times = self.curriculum.times(self._lengths_N[rows], epoch, self.seed)
         return np.random.default_rng((self.seed, _ORDER, epoch)).permutation(np.repeat(rows, times))
 
     def _micro(self, rows_B: np.ndarray, generator: np.random.Generator) -> Micro:

@@ -15,17 +15,21 @@ from torch import nn
 
 from trimtab.batches import NumberedBatches
 from trimtab.checkpoint import Constructor
+from trimtab.milestone import Milestone
 from trimtab.patience import Patience
 from trimtab.system import Training
 from trimtab_systems.sci.data import ACTIONS, EOS, PAD, Example, carve, encode, proxy_of, targets, train_of
 from trimtab_systems.sci.pairs import CONTENT, LeakGuard, Pool
 from trimtab_systems.sci.scores import rates
+from trimtab_systems.sci.write_up import yaml_keys
 from trimtab_systems.sci.write_up.binding import Binding, Reader
 from trimtab_systems.sci.write_up.config import WriteUpConfig
 from trimtab_systems.sci.write_up.content import ContentEncoder
-from trimtab_systems.sci.write_up.curriculum import Batch, Curriculum, Plan
+from trimtab_systems.sci.write_up.curriculum import Batch, Curriculum, Plan, sizes, starts
 from trimtab_systems.sci.write_up.generate import generate
 from trimtab_systems.sci.write_up.losses import Heads, task_loss
+from trimtab_systems.sci.write_up.milestones import milestones as checkpoints
+from trimtab_systems.sci.write_up.monitor import Monitor
 from trimtab_systems.sci.write_up.objective import Learner, Objective
 from trimtab_systems.sci.write_up.schedule import Course, Rates, groups
 from trimtab_systems.sci.write_up.structure import AbstractionLayer, SlotAttention, StructuralEncoder
@@ -93,12 +97,7 @@ def plan(config: WriteUpConfig, train: tuple[Example, ...], seed: int) -> Plan:
     return Plan(
         train,
         Pool(train, guard, content, config.direction_is_content),
-        Curriculum(
-            length_phases=config.length_phases,
-            structure_phases=config.structure_phases,
-            oversampling=config.oversampling,
-            short=config.short,
-        ),
+        _curriculum(config),
         epochs=config.epochs,
         batch=config.batch,
         accumulate=config.accumulate,
@@ -107,6 +106,21 @@ def plan(config: WriteUpConfig, train: tuple[Example, ...], seed: int) -> Plan:
         counterfactual_share=config.counterfactual_share if config.sci else 0.0,
         wrong_pairs=config.pairs == "wrong",
     )
+
+
+def _curriculum(config: WriteUpConfig) -> Curriculum:
+    return Curriculum(
+        length_phases=config.length_phases,
+        structure_phases=config.structure_phases,
+        oversampling=config.oversampling,
+        short=config.short,
+    )
+
+
+def milestones(config: WriteUpConfig) -> tuple[Milestone, ...]:
+    """Return the write-up's debug checkpoints at the updates with which its epochs end."""
+    counts = sizes(examples(config).train, _curriculum(config), config.epochs, 0)
+    return checkpoints(config, starts(counts, config.batch * config.accumulate)[1:])
 
 
 def parameter_groups(config: WriteUpConfig, model: nn.Module) -> list[dict[str, object]]:
@@ -153,6 +167,7 @@ def build(config: WriteUpConfig, seed: int) -> Training:
     )
     per_epoch = updates.steps / config.epochs
     objective = Objective(config=config, ramp_steps=updates.steps_in(config.scl_warmup_epochs))
+    monitor = Monitor(learner, objective, optimizer, train, updates.epoch_of)
     batches = NumberedBatches(updates.make)
     last_phase = max(updates.changes(), default=0)
     evaluation = Evaluation(config=config, model=learner, validation=validation, full_from=last_phase, batches=batches)
@@ -172,6 +187,8 @@ def build(config: WriteUpConfig, seed: int) -> Training:
         )
         if config.patience
         else None,
+        parts={"monitor": monitor},
+        observe=monitor.observe,
         represent=represent if config.sci else None,
     )
 
@@ -269,4 +286,13 @@ def tiny() -> WriteUpConfig:
     )  # fmt: skip
 
 
-PRESETS: Mapping[str, Callable[[], WriteUpConfig]] = {"write-up": write_up, "write-up-tiny": tiny}
+def as_written() -> WriteUpConfig:
+    """Return the write-up's own values, those of its final file (section 6) and of its sections 2 to 4."""
+    return yaml_keys.load()
+
+
+PRESETS: Mapping[str, Callable[[], WriteUpConfig]] = {
+    "write-up": write_up,
+    "write-up-tiny": tiny,
+    "as-written": as_written,
+}
