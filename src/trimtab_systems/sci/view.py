@@ -42,8 +42,8 @@ TELLS = 0.9
 """From this AUC on a feature tells a class of words from the others."""
 BY_CHANCE = 0.05
 """... unless features tell as large a share of the sets of as many words, drawn at random, as well as that."""
-MOST_POINTS = 400
-"""t-SNE of so many points takes about a second."""
+MOST_POINTS = 200
+"""t-SNE of so many points takes about half a CPU second."""
 
 # --- roles of words -------------------------------------------------------------------------------
 
@@ -305,5 +305,6 @@ def _plane(points_MD: torch.Tensor) -> tuple[torch.Tensor, str]:
         return main_M2, "Two main axes (no t-SNE: scikit-learn is not installed)"
     perplexity = min(30.0, (len(points_MD) - 1) / 4)
     start = (main_M2 / main_M2[:, 0].std() * 1e-4).numpy()
-    placed = TSNE(2, perplexity=perplexity, init=start, random_state=0, n_jobs=1).fit_transform(points_MD.numpy())
+    maker = TSNE(2, perplexity=perplexity, init=start, random_state=0, n_jobs=1, max_iter=500)
+    placed = maker.fit_transform(points_MD.numpy())
     return torch.from_numpy(placed), f"t-SNE (perplexity {perplexity:g})"

@@ -14,13 +14,17 @@ import resource
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from trimtab import Detector
+from trimtab.records import Finding, Severity, Unknown
 from trimtab.system import Recorder
+from trimtab.trace import Trace
 from trimtab_systems.sci import view
 from trimtab_systems.sci.data import (
     ACTION_WORDS,
@@ -43,6 +47,8 @@ INTERVAL = 10
 """Updates between two records, `log_interval` of the write-up."""
 MAPS_EVERY = 500
 """Updates between two drawings of attention and scores."""
+SLOTS_AFTER = 100
+"""Updates between two drawings of the slots at least: where epochs are shorter, some are left out."""
 ALERT = 100.0
 """A gradient norm above this is alarming, and one below 10 healthy, by the write-up's sections 3.4 and 7."""
 CLASSES: Mapping[str, tuple[str, ...]] = {
@@ -160,6 +166,42 @@ def memory_metrics() -> dict[str, float]:
     return {"memory_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
 
 
+# --- the alarm ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientNormAlarming(Detector):
+    """The norm of the gradient before clipping is above what the write-up calls alarming.
+
+    `gradient-exploding` of the catalogue compares a training with its own beginning and needs no threshold; this is the
+    write-up's absolute one (section 3.4), and judges where a `Monitor` records.
+    """
+
+    reads: tuple[str, ...] = ("gradient_norm/all",)
+    confirm: int = 2
+    release: int = 5
+    limit: float = ALERT
+    """Norms above it are alarming. They are those of one update in ten; two in a row count."""
+
+    def detect(self, trace: Trace) -> Finding | Unknown | None:
+        """Judge the latest recorded norm."""
+        norm = trace.scalar("gradient_norm/all")
+        if norm is None:
+            return self.unknown(trace, "no gradient norm was recorded")
+        if norm <= self.limit:
+            return None
+        return self.finding(
+            trace,
+            severity=Severity.WARNING,
+            summary=f"gradient norm {norm:.4g} before clipping at step {trace.step}, alarming above {self.limit:g}",
+            measured=norm,
+            threshold=self.limit,
+        )
+
+
+DETECTORS: tuple[Detector, ...] = (GradientNormAlarming(),)
+"""For `System.detectors`."""
+
 # --- the monitor ----------------------------------------------------------------------------------
 
 
@@ -241,6 +283,7 @@ class Monitor:
         self._counts: dict[str, int] = {}
         self._first: dict[str, float] = {}
         self._history: list[tuple[int, dict[str, float]]] = []
+        self._slots_at = 0
 
     def observe(self, guard: Recorder, done: int) -> None:
         """Take note of the latest update, and record where it is time; for `Training.observe`."""
@@ -295,7 +338,7 @@ class Monitor:
         if not self.learner.network.config.sci or not self.shown:
             return
         maps = done % self.maps_every == 0
-        slots = self.epoch_of(done) != self.epoch_of(done - 1)
+        slots = self.epoch_of(done) != self.epoch_of(done - 1) and done - self._slots_at >= SLOTS_AFTER
         if not (maps or slots):
             return
         words_BN = encode(self.shown).words_BN.to(next(self.learner.parameters()).device)
@@ -304,6 +347,7 @@ class Monitor:
         if maps:
             self._draw_maps(guard, done, encoding)
         if slots:
+            self._slots_at = done
             labels = [" ".join(example.words) for example in self.shown]
             title = f"Slots after epoch {self.epoch_of(done - 1) + 1}"
             guard.show("slots", view.slots_scatter(encoding.slots_BKD, labels, title))
@@ -331,6 +375,7 @@ class Monitor:
             "counts": dict(self._counts),
             "first": dict(self._first),
             "wanted": self.gradients.wanted,
+            "slots_at": self._slots_at,
             "history": [{"step": step, "scores": dict(means)} for step, means in self._history],
         }
 
@@ -338,6 +383,7 @@ class Monitor:
         """Go on from a stored state."""
         self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
         self._first, self.gradients.wanted = dict(state["first"]), bool(state["wanted"])
+        self._slots_at = int(state["slots_at"])
         self._history = [(int(one["step"]), dict(one["scores"])) for one in state["history"]]
 
 
