@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from trimtab.errors import UserError
 from trimtab_systems.sci.write_up.config import WriteUpConfig
@@ -29,8 +30,8 @@ class Intervention:
             what flows in by as much (soft intervention); 0 does nothing. What flows out of a slot is never cut.
     """
 
-    slots_BK: torch.Tensor
-    values_BKD: torch.Tensor
+    slots_BK: torch.Tensor  # noqa: N815 (the shape stands in the name)
+    values_BKD: torch.Tensor  # noqa: N815 (the shape stands in the name)
     strength: float = 1.0
 
     def __post_init__(self) -> None:
@@ -61,8 +62,8 @@ class Bound(NamedTuple):
             to 1.
     """
 
-    slots_BKD: torch.Tensor
-    attention_BKN: torch.Tensor
+    slots_BKD: torch.Tensor  # noqa: N815 (the shape stands in the name)
+    attention_BKN: torch.Tensor  # noqa: N815 (the shape stands in the name)
 
 
 class Binding(nn.Module):
@@ -166,7 +167,7 @@ class Reader(nn.Module):
             return Readable(None, [project(slot_BKD) for project in self.project])
         key_BKD, value_BKD = self.key_value(slot_BKD).chunk(2, dim=-1)
         # <Wq x, k> = <x, Wq^T k>: the projection of the queries acts on the slots as well
-        key_BKD = key_BKD @ self.query.weight / math.sqrt(slot_BKD.shape[-1])
+        key_BKD = functional.linear(key_BKD, self.query.weight.T) / math.sqrt(slot_BKD.shape[-1])
         return Readable(key_BKD.transpose(1, 2), [project(value_BKD) for project in self.project])
 
     def inject(self, number: int, x_BTD: torch.Tensor, readable: Readable) -> torch.Tensor:
@@ -178,8 +179,8 @@ class Reader(nn.Module):
         if self.injection == "residual_add":
             return torch.add(x_BTD, read_BTD, alpha=self.scale)
         if self.injection == "gated_add":
-            adapted_BTD = self.adapt[index](torch.cat((x_BTD, self.scale * read_BTD), dim=-1))
-            return x_BTD + self.gate[index] * (adapted_BTD - x_BTD)
+            adapted_BTD: torch.Tensor = self.adapt[index](torch.cat((x_BTD, self.scale * read_BTD), dim=-1))
+            return torch.lerp(x_BTD, adapted_BTD, self.gate[index])
         return self.scale * read_BTD
 
     def _read(self, x_BTD: torch.Tensor, key_BDK: torch.Tensor | None, value_BKD: torch.Tensor) -> torch.Tensor:

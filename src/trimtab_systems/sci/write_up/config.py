@@ -268,7 +268,8 @@ def _check_base(config: WriteUpConfig) -> None:
             f"positions: a T5 has relative_bias built in, and its attention is trained with it, got "
             f"{config.positions!r}; set positions='relative_bias', or base='own'"
         )
-    if config.base == "t5" and config.randomised_positions:
-        raise ConfigError("randomised_positions: a T5 makes its own positions; set base='own'")
+    for name in ("randomised_positions", "gradient_checkpointing"):
+        if config.base == "t5" and getattr(config, name):
+            raise ConfigError(f"{name}: the own base alone has it, a T5 has not; set base='own', or leave it out")
     if config.eos_mode == "bce" and not config.stop_head:
         raise ConfigError("eos_mode: 'bce' trains a stop head, and there is none; set stop_head=true")

@@ -17,6 +17,7 @@ from trimtab_systems.sci.write_up.config import WriteUpConfig
 from trimtab_systems.sci.write_up.content import ContentEncoder
 from trimtab_systems.sci.write_up.layers import depths
 from trimtab_systems.sci.write_up.structure import StructuralEncoder, Structure
+from trimtab_systems.sci.write_up.t5 import T5Base
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,23 +42,23 @@ class Encoding:
         binding_BKN: which word's content each slot read; rows sum to 1.
     """
 
-    words_BN: torch.Tensor
-    mask_BN: torch.Tensor
-    embedded_BND: torch.Tensor
-    memory_BND: torch.Tensor
-    found_BKD: torch.Tensor
-    slots_BKD: torch.Tensor
-    slots_bound_BKD: torch.Tensor
-    scores_BN: torch.Tensor
-    features_BNF: torch.Tensor
-    slot_attention_BKN: torch.Tensor
-    edges_BKK: torch.Tensor
-    edge_vectors_BKKE: torch.Tensor
-    content_BND: torch.Tensor
-    binding_BKN: torch.Tensor
+    words_BN: torch.Tensor  # noqa: N815 (the shape stands in the name)
+    mask_BN: torch.Tensor  # noqa: N815 (the shape stands in the name)
+    embedded_BND: torch.Tensor  # noqa: N815 (the shape stands in the name)
+    memory_BND: torch.Tensor  # noqa: N815 (the shape stands in the name)
+    found_BKD: torch.Tensor  # noqa: N815 (the shape stands in the name)
+    slots_BKD: torch.Tensor  # noqa: N815 (the shape stands in the name)
+    slots_bound_BKD: torch.Tensor  # noqa: N815 (the shape stands in the name)
+    scores_BN: torch.Tensor  # noqa: N815 (the shape stands in the name)
+    features_BNF: torch.Tensor  # noqa: N815 (the shape stands in the name)
+    slot_attention_BKN: torch.Tensor  # noqa: N815 (the shape stands in the name)
+    edges_BKK: torch.Tensor  # noqa: N815 (the shape stands in the name)
+    edge_vectors_BKKE: torch.Tensor  # noqa: N815 (the shape stands in the name)
+    content_BND: torch.Tensor  # noqa: N815 (the shape stands in the name)
+    binding_BKN: torch.Tensor  # noqa: N815 (the shape stands in the name)
 
     @property
-    def slot_shares_BKN(self) -> torch.Tensor:
+    def slot_shares_BKN(self) -> torch.Tensor:  # noqa: N802 (the shape stands in the name)
         """How each word is shared out among the slots, whichever the attention: its column sums to 1."""
         return self.slot_attention_BKN / (self.slot_attention_BKN.sum(1, keepdim=True) + 1e-8)
 
@@ -96,9 +97,9 @@ class Decoded:
         cache: the one that was given, longer by the inputs.
     """
 
-    logits_BTV: torch.Tensor
-    stop_BT: torch.Tensor | None
-    hidden_BTD: torch.Tensor
+    logits_BTV: torch.Tensor  # noqa: N815 (the shape stands in the name)
+    stop_BT: torch.Tensor | None  # noqa: N815 (the shape stands in the name)
+    hidden_BTD: torch.Tensor  # noqa: N815 (the shape stands in the name)
     cache: Cache | None = None
 
 
@@ -116,7 +117,7 @@ class SCITransformer(nn.Module):
         self.config = config
         base = _base(config)
         self.base = base
-        words = base.get_submodule("words")
+        words = base.words
         words.requires_grad_(not config.freeze_embeddings)
         self.stop = nn.Linear(config.width, 1) if config.stop_head else None
         if not config.sci:
@@ -125,12 +126,11 @@ class SCITransformer(nn.Module):
         self.content = ContentEncoder(config)
         self.content_words = None
         if not config.use_shared_embeddings:
-            assert isinstance(words, nn.Embedding)
             self.content_words = nn.Embedding(words.num_embeddings, config.width, padding_idx=0)
             self.content_words.requires_grad_(not config.freeze_embeddings)
         self.binding = Binding(config)
         ends = ("encoder", "decoder") if config.inject_at == "both" else (config.inject_at,)
-        layers = {"encoder": config.encoder_layers, "decoder": config.decoder_layers}
+        layers = {"encoder": base.encoder_depth, "decoder": base.decoder_depth}
         readers = {end: Reader(config, depths(config.injection_fractions, layers[end])) for end in ends}
         self.readers = nn.ModuleDict(readers)
 
@@ -308,8 +308,8 @@ def _nothing(number: int, x_BND: torch.Tensor) -> torch.Tensor:
     return x_BND
 
 
-def _base(config: WriteUpConfig) -> OwnBase:
-    return OwnBase(config)
+def _base(config: WriteUpConfig) -> OwnBase | T5Base:
+    return T5Base(config) if config.base == "t5" else OwnBase(config)
 
 
 def _flat_encoding(words_BN: torch.Tensor, embedded_BND: torch.Tensor, memory_BND: torch.Tensor) -> Encoding:

@@ -28,9 +28,9 @@ class Where:
         bias_HQK: (H, Q, K), added to the scores; None where positions are not a bias.
     """
 
-    cosine_NR: torch.Tensor | None = None
-    sine_NR: torch.Tensor | None = None
-    bias_HQK: torch.Tensor | None = None
+    cosine_NR: torch.Tensor | None = None  # noqa: N815 (the shape stands in the name)
+    sine_NR: torch.Tensor | None = None  # noqa: N815 (the shape stands in the name)
+    bias_HQK: torch.Tensor | None = None  # noqa: N815 (the shape stands in the name)
 
 
 def rotate(x: torch.Tensor, where: Where) -> torch.Tensor:

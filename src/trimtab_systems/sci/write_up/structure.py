@@ -174,6 +174,7 @@ class SlotGraph(nn.Module):
     def forward(self, slot_BKD: torch.Tensor, edge_BIJ: torch.Tensor, vector_BIJE: torch.Tensor) -> torch.Tensor:
         """Return the slots after all layers, (B, K, D)."""
         for messages, cell, norm in zip(self.messages, self.cells, self.norms, strict=True):
+            assert isinstance(messages, Messages)
             message_BKD = messages(slot_BKD, edge_BIJ, messages.part_of_edges(vector_BIJE))
             taken_BKD = cell(message_BKD.flatten(0, 1), slot_BKD.flatten(0, 1)).view_as(slot_BKD)
             slot_BKD = norm(slot_BKD + taken_BKD if self.residual else taken_BKD)
@@ -193,13 +194,13 @@ class Structure(NamedTuple):
         vectors_BKKE: (B, K, K, E), on the edges.
     """
 
-    found_BKD: torch.Tensor
-    slots_BKD: torch.Tensor
-    scores_BN: torch.Tensor
-    features_BNF: torch.Tensor
-    attention_BKN: torch.Tensor
-    edges_BKK: torch.Tensor
-    vectors_BKKE: torch.Tensor
+    found_BKD: torch.Tensor  # noqa: N815 (the shape stands in the name)
+    slots_BKD: torch.Tensor  # noqa: N815 (the shape stands in the name)
+    scores_BN: torch.Tensor  # noqa: N815 (the shape stands in the name)
+    features_BNF: torch.Tensor  # noqa: N815 (the shape stands in the name)
+    attention_BKN: torch.Tensor  # noqa: N815 (the shape stands in the name)
+    edges_BKK: torch.Tensor  # noqa: N815 (the shape stands in the name)
+    vectors_BKKE: torch.Tensor  # noqa: N815 (the shape stands in the name)
 
 
 class StructuralEncoder(nn.Module):
