@@ -1,12 +1,17 @@
 """`trimtab train`: a reference system, healthy or broken on purpose, from the command line."""
 
+import dataclasses
+import importlib
 import json
 import sys
 
 import pytest
 
 from tests.cli.commands import run
+from tests.report.recorded import NAN
+from tests.sweep import toy
 from trimtab.cli import _show
+from trimtab.panels import Table
 from trimtab.run import list_runs
 
 
@@ -104,3 +109,36 @@ def interrupted_at(call):
         return next_token_loss(*args)
 
     return loss
+
+
+@pytest.fixture
+def showing(monkeypatch):
+    """`trimtab train toy` trains the toy, which shows a panel after each update and closing tables."""
+
+    def build(config, seed):
+        training = toy.SYSTEM.build(config, seed)
+
+        def observe(guard, done):
+            guard.show("so-far", Table("So far", "", ("updates",), ((done,),)))
+            guard.show("final", Table("Final", "c", ("what", "updates"), (("done", done), ("lost", NAN)), closing=True))
+
+        return dataclasses.replace(training, observe=observe)
+
+    system = dataclasses.replace(toy.SYSTEM, build=build)
+    monkeypatch.setattr(importlib.import_module("trimtab.train"), "find_system", lambda name: system)
+
+
+def test_closing_tables_are_printed_before_the_verdict(showing, tmp_path, capsys):
+    said = run(capsys, "train", "toy", "steps=5", "--root", tmp_path, "--fail-on", "never")
+    assert said.code == 0, said
+    assert said.out.startswith("Final (step 4; panel final)\n  what  updates\n  done        5\n  lost      NaN\n\n")
+    assert "So far" not in said.out
+    assert "trimtab diagnose" in said.out.splitlines()[-2]
+
+
+def test_the_document_of_a_training_holds_its_panels(showing, tmp_path, capsys):
+    words = ["train", "toy", "steps=5", "--root", tmp_path, "--fail-on", "never", "--format", "json"]
+    document = json.loads(run(capsys, *words).out)
+    assert list(document["panels"]) == ["so-far", "final"]
+    assert document["panels"]["final"]["rows"] == [["done", 5], ["lost", "NaN"]]
+    assert (document["panels"]["final"]["closing"], document["panels"]["final"]["kind"]) == (True, "table")
