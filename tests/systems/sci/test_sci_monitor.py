@@ -13,6 +13,7 @@ from trimtab.detectors import DETECTORS
 from trimtab.hypotheses import HYPOTHESES as CATALOGUE
 from trimtab.hypotheses import rank
 from trimtab.records import Finding, Severity
+from trimtab_systems.sci import view
 from trimtab_systems.sci.data import EOS, FIRST_ACTION, PAD, WORDS, train_of
 from trimtab_systems.sci.pairs import Pool
 from trimtab_systems.sci.write_up import hypotheses, monitor
@@ -150,7 +151,7 @@ class Small:
 @pytest.fixture(scope="module")
 def watched():
     monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setattr(monitor, "SLOTS_AFTER", 4)
+    monkeypatch.setattr(monitor, "EPOCH_AFTER", 4)
     run = Small().run(0, 7)
     monkeypatch.undo()
     return run
@@ -222,6 +223,22 @@ def test_a_training_that_is_gone_on_with_tells_the_same():
         for row in (begun.guard.rows[1], again.guard.rows[0]):
             row.pop(name, None)
     assert again.guard.rows[0] == pytest.approx(begun.guard.rows[1])
+
+
+def test_answers_are_looked_at_when_an_epoch_is_over_and_at_the_end(monkeypatch):
+    monkeypatch.setattr(monitor, "EPOCH_AFTER", 4)
+    monkeypatch.setattr(view, "slots_scatter", lambda *_: "slots")
+    run, asked = Small(), []
+    run.monitor.answers, run.monitor.steps = asked.append, 7
+    run.run(0, 7)
+    ends = [step for step in run.plan.starts[1:] if 4 <= step < 7]
+    assert len(asked) == len(ends) + 1
+    monkeypatch.setattr(monitor, "EPOCH_AFTER", 1000)
+    late = Small()
+    late.monitor.answers, late.monitor.steps = asked.append, 2
+    late.run(0, 3)
+    assert len(asked) == len(ends) + 2
+    assert "slots" not in late.guard.panels
 
 
 def test_a_network_without_structure_is_watched_as_far_as_there_is_something():

@@ -47,8 +47,8 @@ INTERVAL = 10
 """Updates between two records, `log_interval` of the write-up."""
 MAPS_EVERY = 500
 """Updates between two drawings of attention and scores."""
-SLOTS_AFTER = 100
-"""Updates between two drawings of the slots at least: where epochs are shorter, some are left out."""
+EPOCH_AFTER = 100
+"""What belongs to the end of an epoch comes after so many updates at least: some ends of short epochs are left out."""
 ALERT = 100.0
 """A gradient norm above this is alarming, and one below 10 healthy, by the write-up's sections 3.4 and 7."""
 CLASSES: Mapping[str, tuple[str, ...]] = {
@@ -262,6 +262,8 @@ class Monitor:
         epoch_of: number of an update -> its epoch, from 0.
         interval: updates between two records.
         maps_every: updates between two drawings of maps.
+        answers: called with the Guard at the end of an epoch, to look at what the network answers; `Answers.show`.
+        steps: updates of the whole training, where it is to look at the answers once more; 0 for not.
     """
 
     def __init__(
@@ -273,9 +275,11 @@ class Monitor:
         epoch_of: Callable[[int], int],
         interval: int = INTERVAL,
         maps_every: int = MAPS_EVERY,
+        answers: Callable[[Recorder], None] | None = None,
+        steps: int = 0,
     ):
         self.learner, self.objective, self.optimizer, self.epoch_of = learner, objective, optimizer, epoch_of
-        self.interval, self.maps_every = interval, maps_every
+        self.interval, self.maps_every, self.answers, self.steps = interval, maps_every, answers, steps
         self.gradients = GradientNorms(optimizer.param_groups)
         self.gradients.wanted = interval == 1
         self.shown = chosen(examples)
@@ -283,7 +287,7 @@ class Monitor:
         self._counts: dict[str, int] = {}
         self._first: dict[str, float] = {}
         self._history: list[tuple[int, dict[str, float]]] = []
-        self._slots_at = 0
+        self._ended_at = 0
 
     def observe(self, guard: Recorder, done: int) -> None:
         """Take note of the latest update, and record where it is time; for `Training.observe`."""
@@ -298,7 +302,13 @@ class Monitor:
         if done % self.interval == 0:
             guard.record(**self._metrics())
         self.gradients.wanted = (done + 1) % self.interval == 0
-        self._draw(guard, done)
+        over = self.epoch_of(done) != self.epoch_of(done - 1) or done == self.steps
+        ended = over and done - self._ended_at >= EPOCH_AFTER
+        self._draw(guard, done, ended)
+        if ended:
+            self._ended_at = done
+        if self.answers is not None and (ended or done == self.steps):
+            self.answers(guard)
 
     def _metrics(self) -> dict[str, Any]:
         """Return everything that is recorded now, and begin the means anew."""
@@ -333,21 +343,19 @@ class Monitor:
         }
         return {name: value for name, value in named.items() if not math.isnan(value)}
 
-    def _draw(self, guard: Recorder, done: int) -> None:
-        """Show the maps every so many updates, and the slots at the end of each epoch."""
+    def _draw(self, guard: Recorder, done: int, ended: bool) -> None:
+        """Show the maps every so many updates, and the slots at the end of an epoch."""
         if not self.learner.network.config.sci or not self.shown:
             return
         maps = done % self.maps_every == 0
-        slots = self.epoch_of(done) != self.epoch_of(done - 1) and done - self._slots_at >= SLOTS_AFTER
-        if not (maps or slots):
+        if not (maps or ended):
             return
         words_BN = encode(self.shown).words_BN.to(next(self.learner.parameters()).device)
         with _evaluating(self.learner), torch.no_grad():
             encoding = self.learner.network.encode(words_BN)
         if maps:
             self._draw_maps(guard, done, encoding)
-        if slots:
-            self._slots_at = done
+        if ended:
             labels = [" ".join(example.words) for example in self.shown]
             title = f"Slots after epoch {self.epoch_of(done - 1) + 1}"
             guard.show("slots", view.slots_scatter(encoding.slots_BKD, labels, title))
@@ -375,7 +383,7 @@ class Monitor:
             "counts": dict(self._counts),
             "first": dict(self._first),
             "wanted": self.gradients.wanted,
-            "slots_at": self._slots_at,
+            "ended_at": self._ended_at,
             "history": [{"step": step, "scores": dict(means)} for step, means in self._history],
         }
 
@@ -383,7 +391,7 @@ class Monitor:
         """Go on from a stored state."""
         self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
         self._first, self.gradients.wanted = dict(state["first"]), bool(state["wanted"])
-        self._slots_at = int(state["slots_at"])
+        self._ended_at = int(state["ended_at"])
         self._history = [(int(one["step"]), dict(one["scores"])) for one in state["history"]]
 
 
