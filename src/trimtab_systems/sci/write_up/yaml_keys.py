@@ -160,18 +160,22 @@ def load(path: Path | str = FILE, start: WriteUpConfig | None = None) -> WriteUp
     """Return the settings that a configuration file of the write-up's form stands for.
 
     Args:
-        path: of the file. Keys that it leaves out are as sections 2 to 4 of the write-up have them.
-        start: what the file is laid over, in place of those.
+        path: of the file.
+        start: what the file is laid over; None for the write-up's own settings, those of `FILE` and of sections 2 to 4.
 
     Raises:
         ConfigError: the file cannot be read, a key is none of the write-up's, or a value has no meaning here.
     """
-    values: dict[str, Any] = dict(SECTIONS) if start is None else {}
+    values: dict[str, Any] = {}
+    if start is None:
+        if Path(path) != FILE:
+            return load(path, load())
+        start, values = WriteUpConfig(), dict(SECTIONS)
     for name, value in _given(Path(path)):
         for setting, one in _settings(Path(path), name, value).items():
             inside, _, last = setting.rpartition(".")
             (values.setdefault(inside, {}) if inside else values)[last] = one
-    return of_dict(start or WriteUpConfig(), values, str(path))  # type: ignore[no-any-return]  # the type of what it is given
+    return of_dict(start, values, str(path))  # type: ignore[no-any-return]  # the type of what it is given
 
 
 def _settings(path: Path, name: str, value: Any) -> dict[str, Any]:
