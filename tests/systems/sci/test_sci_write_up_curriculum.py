@@ -25,7 +25,7 @@ def guard() -> LeakGuard:
 def plan(some: tuple[Example, ...], guard: LeakGuard | None = None, **changes: object) -> Plan:
     curriculum = Curriculum(length_phases=((0, 12), (1, 22)), oversampling=2.0)
     settings = {"epochs": 2, "batch": 32, "accumulate": 1, "seed": 3, **changes}
-    return Plan(some, Pool(some, guard), curriculum, **settings)  # type: ignore[arg-type]  # numbers by their names
+    return Plan(some, Pool(some, guard), curriculum, **settings)
 
 
 def commands(micro: Micro) -> list[tuple[str, ...]]:
@@ -35,7 +35,7 @@ def commands(micro: Micro) -> list[tuple[str, ...]]:
 def count(**phases: tuple[tuple[int, int], ...]) -> list[int]:
     """Return how many of all training examples an epoch has for which each of these limits is the last one."""
     last = max(first for one in phases.values() for first, _ in one)
-    return list(sizes(TRAIN, Curriculum(**phases), last + 1, 0))  # type: ignore[arg-type]  # phases by their names
+    return list(sizes(TRAIN, Curriculum(**phases), last + 1, 0))
 
 
 def test_the_phases_have_the_examples_that_were_counted():

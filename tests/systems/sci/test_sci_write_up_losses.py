@@ -68,7 +68,7 @@ def test_added_eos_has_the_share_in_the_gradient_that_its_text_says():
     shares = []
     for mode, weight in (("additive", 2.0), ("reweight", 1.0)):
         given = torch.zeros(1, 13, 9, requires_grad=True)
-        task_loss(given, labels, None, mode, weight).optimised.backward()  # type: ignore[arg-type]  # a word of the type
+        task_loss(given, labels, None, mode, weight).optimised.backward()
         assert given.grad is not None
         shares.append(float(given.grad[0, -1].norm() / given.grad[0, 0].norm()))
     assert shares[1] == pytest.approx(1.0)

@@ -119,7 +119,7 @@ def test_orthogonality_is_minimised_only_where_content_is_not_projected():
         {"orthogonality": "penalty", "orthogonality_schedule": "warmup"},
         {"accumulate": 2, "gradient_checkpointing": True},
         {"slot_init": "equal", "learned_temperature": False, "freeze_embeddings": True},
-        {"eos_weight": 0.0, "scl_weight": 0.0},
+        {"eos_weight": 0.0, "scl_weight": 0.0, "boundary_rate": 20.0},
         {"inject_at": "both", "binding_entropy_form": "as_written"},
     ],
     ids=str,
@@ -135,7 +135,7 @@ def test_every_switch_trains(changes: Mapping[str, Any]):
 def test_accumulated_gradients_are_those_of_one_large_batch():
     plain = {"scl_weight": 0.0, "counterfactual_weight": 0.0, "slot_diversity_weight": 0.0, "dropout": 0.0}
     fewer = {"binding_entropy_weight": 0.0, "edge_sparsity_weight": 0.0, "position_noise": 0.0, "task_weight": 0.0}
-    config = replace(TINY, **plain, **fewer, eos_position_weight=0.0, length_weight=1.0)  # type: ignore[arg-type]  # numbers by their names
+    config = replace(TINY, **plain, **fewer, eos_position_weight=0.0, length_weight=1.0)
     one = recipe.build(config, 0)
     two = recipe.build(replace(config, batch=8, accumulate=2), 0)
     first, second = next(one.batches), next(two.batches)
@@ -222,10 +222,10 @@ def test_patience_waits_for_the_last_phase(built: Training):
 def test_words_that_are_moved_keep_content_and_binding(built: Training):
     batch = recipe.build(TINY, 0).batches.__next__()
     built.model.eval()
-    found = [recipe.represent(built.model, batch, shift) for shift in (0, 3)]
+    still, moved = (recipe.represent(built.model, batch, shift) for shift in (0, 3))
     built.model.train()
-    assert found[0].shape == (int((batch.micros[0].words_BS != 0).sum()), TINY.width + TINY.slots)
-    assert torch.allclose(*found, atol=1e-5)
+    assert still.shape == (int((batch.micros[0].words_BS != 0).sum()), TINY.width + TINY.slots)
+    assert torch.allclose(still, moved, atol=1e-5)
 
 
 def test_milestones_stand_at_the_ends_of_epochs(built: Training):

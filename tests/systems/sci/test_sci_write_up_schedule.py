@@ -77,3 +77,13 @@ def test_each_group_keeps_its_share_of_the_rate():
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1, 0.05])
     rates.after(9)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([1.0, 0.5])
+
+
+def test_a_jump_is_of_one_update():
+    optimizer = torch.optim.SGD([{"params": [nn.Parameter(torch.ones(1))], "peak": 1.0}], lr=1.0)
+    rates = Rates(optimizer, Course(steps=100, constant=True), {7: 5.0})
+    seen = []
+    for step in range(9):
+        seen.append(optimizer.param_groups[0]["lr"])
+        rates.after(step)
+    assert seen == [1.0] * 7 + [5.0, 1.0]

@@ -164,6 +164,7 @@ def build(config: WriteUpConfig, seed: int) -> Training:
             end=config.min_lr_ratio,
             constant=config.scheduler == "constant",
         ),
+        {step: config.boundary_rate for step in updates.starts[1:-1] if config.boundary_rate != 1},
     )
     per_epoch = updates.steps / config.epochs
     objective = Objective(config=config, ramp_steps=updates.steps_in(config.scl_warmup_epochs))

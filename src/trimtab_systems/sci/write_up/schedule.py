@@ -44,10 +44,16 @@ class Course:
 
 
 class Rates:
-    """Sets the rate of every group of an optimizer before each update; its `peak` was put into the group."""
+    """Sets the rate of every group of an optimizer before each update; its `peak` was put into the group.
 
-    def __init__(self, optimizer: torch.optim.Optimizer, course: Course):
-        self.optimizer, self.course = optimizer, course
+    Args:
+        optimizer: whose rates are set.
+        course: of the rates.
+        jumps: update -> factor on its rates; nothing in a sound training.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, course: Course, jumps: Mapping[int, float] | None = None):
+        self.optimizer, self.course, self.jumps = optimizer, course, jumps or {}
         self.before(0)
 
     def after(self, step: int) -> None:
@@ -56,7 +62,7 @@ class Rates:
 
     def before(self, step: int) -> None:
         """Set the rates for update number `step`."""
-        factor = self.course.factor(step)
+        factor = self.course.factor(step) * self.jumps.get(step, 1.0)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
 

@@ -81,6 +81,8 @@ class TrainingSettings:
     """Share of the peak at the first update."""
     min_lr_ratio: float = 0.01
     """Share of the peak at the last update."""
+    boundary_rate: float = 1.0
+    """Factor on the rates of the first update of each epoch but the first; more than 1 is a fault."""
 
     # ---- losses ----
 
@@ -195,8 +197,8 @@ _NOT_NEGATIVE = (
     "length_weight", "eos_position_weight", "slot_diversity_weight", "slot_min_entropy", "edge_sparsity_weight",
     "binding_entropy_weight", "binding_min_entropy", "binding_max_entropy", "counterfactual_weight", "base_lr",
     "sci_lr", "abstraction_rate", "structural_rate", "content_rate", "binding_rate", "slot_queries_rate",
-    "weight_decay", "min_lr_ratio", "patience", "min_delta", "examples", "short", "evaluate_examples", "split_seed",
-    "spike_grace", "spike_grace_after_change",
+    "weight_decay", "min_lr_ratio", "boundary_rate", "patience", "min_delta", "examples", "short", "evaluate_examples",
+    "split_seed", "spike_grace", "spike_grace_after_change",
 )  # fmt: skip
 _LEAST: dict[str, float] = {
     **dict.fromkeys(_NOT_NEGATIVE, 0),
