@@ -13,6 +13,7 @@ from trimtab_systems.sci.data import EOS, FIRST_ACTION, OUTPUT, all_examples, en
 from trimtab_systems.sci.write_up.config import WriteUpConfig
 from trimtab_systems.sci.write_up.generate import LONGEST_OUTPUT, Generation, generate
 from trimtab_systems.sci.write_up.model import SCITransformer
+from trimtab_systems.sci.write_up.t5_decoder import T5Decoder
 
 COMMANDS = encode_words([example.words for example in all_examples()[::701]])
 
@@ -224,3 +225,72 @@ def test_what_are_no_commands_is_refused():
     with pytest.raises(UserError, match=r"\(B, N\)"):
         generate(Table(), torch.tensor([1, 2]))
     assert generate(Table(), COMMANDS[:0]) == []
+
+
+# --- a T5 -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def t5():
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    torch.manual_seed(1)
+    config = transformers.T5Config(
+        vocab_size=23, d_model=16, d_kv=4, d_ff=32, num_layers=2, num_decoder_layers=2, num_heads=4, dropout_rate=0.1,
+        pad_token_id=0, eos_token_id=16, decoder_start_token_id=15, relative_attention_num_buckets=8,
+        relative_attention_max_distance=10,
+    )  # fmt: skip
+    model = transformers.T5ForConditionalGeneration(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "layer_norm" in name:
+                parameter.uniform_(0.5, 1.5)
+            elif "attention" in name.lower():
+                parameter.mul_(3)
+    return model
+
+
+def test_the_t5_decoder_has_the_logits_of_the_t5(t5):
+    decoder = T5Decoder(t5, range(14), range(14, 23), limit=20)
+    inputs_BT = torch.randint(1, 9, (len(COMMANDS), 14), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected_BTV = t5(
+            input_ids=COMMANDS, attention_mask=(COMMANDS != 0).long(), decoder_input_ids=inputs_BT + 14
+        ).logits[..., 14:]
+        encoding = decoder.encode(COMMANDS)
+        cache = decoder.start(encoding, 20)
+        rows = torch.arange(len(COMMANDS))
+        for step in range(14):
+            if step == 7:
+                rows = torch.tensor([5, 2, 2, 20])
+                cache.select(rows)
+            logits_BTV = decoder.decode(encoding, inputs_BT[rows, step : step + 1], cache).logits_BTV
+            assert torch.allclose(logits_BTV[:, 0], expected_BTV[rows, step], atol=1e-4), step
+
+
+def test_the_t5_decoder_answers_as_the_t5_generates(t5):
+    words_BN = COMMANDS[(COMMANDS != 0).sum(1) > 6]
+    decoder = T5Decoder(t5, range(14), range(14, 23), limit=12)
+    options = Generation(eos_threshold=None, max_new_tokens=12, batch=4)
+    barred = list(range(16))  # padding, words and BOS, which `generate` never writes
+    with torch.no_grad():
+        written_BT = t5.generate(
+            words_BN, attention_mask=(words_BN != 0).long(), max_new_tokens=12, do_sample=False, suppress_tokens=barred
+        )
+    expected = [tuple(number - 17 for number in numbers if number > 16) for numbers in written_BT.tolist()]
+    answers = generate(decoder, words_BN, options)
+    assert answers == expected
+    assert len(set(answers)) > 3
+
+
+def test_the_t5_decoder_refuses_what_it_cannot_do(t5):
+    with pytest.raises(ConfigError, match="14 words and 9 symbols, got 3 and 9"):
+        T5Decoder(t5, range(3), range(14, 23))
+    decoder = T5Decoder(t5, range(14), range(14, 23), limit=5)
+    with pytest.raises(ConfigError, match="made for 5 symbols, asked for 64"):
+        generate(decoder, COMMANDS)
+    with pytest.raises(ConfigError, match="one symbol at a time"):
+        decoder.decode(decoder.encode(COMMANDS), torch.ones(len(COMMANDS), 1, dtype=torch.long))
+    t5.config.dense_act_fn = "gelu"
+    with pytest.raises(ConfigError, match="relu"):
+        T5Decoder(t5, range(14), range(14, 23))
+    t5.config.dense_act_fn = "relu"

@@ -135,6 +135,7 @@ class FlatConfig(BaselineConfig):
             encoder_layers=self.encoder_layers,
             decoder_layers=self.decoder_layers,
             positions=self.positions,
+            position_noise=0.0,
             dropout=self.dropout,
         )
 
