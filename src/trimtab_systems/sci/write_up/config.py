@@ -54,8 +54,9 @@ class WriteUpConfig(TrainingSettings):
     """Hidden units of a feed-forward layer as a multiple of `width`; 4 in the write-up."""
     dropout: float = 0.1
     """Of embeddings, of what a layer adds, and of the attention of slots to words and to content."""
-    tied_output: bool = True
-    """The output layer is the embedding of the actions, scaled by 1 / sqrt(width)."""
+    tied_output: bool = False
+    """The output layer is the embedding of the actions, scaled by 1 / sqrt(width); at first it then asks for the symbol
+    that was just read, and has to unlearn that."""
     stop_head: bool = False
     """A second output says whether to stop before each action; needed by an EOS loss of mode "bce"."""
     gradient_checkpointing: bool = False
@@ -236,7 +237,7 @@ def _check_widths(config: WriteUpConfig) -> None:
             raise ConfigError(f"{name}: expected a divisor of width {config.width}, got {getattr(config, name)!r}")
     if config.positions == "rotary":
         head = config.width // config.heads
-        for name, value in (("rotary_width", config.rotary_width), ("width per head", min(head, config.rotary_width))):
+        for name, value in (("rotary_width", config.rotary_width), ("width per head", head)):
             if value % 2:
                 raise ConfigError(
                     f"{name}: rotary positions turn pairs of dimensions; expected an even number, {value=}"

@@ -23,13 +23,12 @@ class Where:
     """What self-attention needs to know of the places of its queries and keys.
 
     Attributes:
-        cosine_NR: (N, R / 2), of the angles of the new tokens; None without rotation.
-        sine_NR: (N, R / 2), likewise.
+        turn_NR: (N, R / 2), complex numbers of length 1 by which the pairs of the new tokens are multiplied; None
+            without rotation.
         bias_HQK: (H, Q, K), added to the scores; None where positions are not a bias.
     """
 
-    cosine_NR: torch.Tensor | None = None  # noqa: N815 (the shape stands in the name)
-    sine_NR: torch.Tensor | None = None  # noqa: N815 (the shape stands in the name)
+    turn_NR: torch.Tensor | None = None  # noqa: N815 (the shape stands in the name)
     bias_HQK: torch.Tensor | None = None  # noqa: N815 (the shape stands in the name)
 
 
@@ -37,16 +36,15 @@ def rotate(x: torch.Tensor, where: Where) -> torch.Tensor:
     """Turn the pairs (0, 1), (2, 3) ... of the first R dimensions by the angles of their places.
 
     Args:
-        x: (..., N, D), queries or keys of a head; dimensions from R on pass.
-        where: with R / 2 angles a place; without any, `x` is returned.
+        x: (..., N, D), queries or keys of a head, D even; dimensions from R on pass.
+        where: with a turn for each pair; without any, `x` is returned.
     """
-    if where.cosine_NR is None or where.sine_NR is None:
+    if where.turn_NR is None:
         return x
-    cosine_NR, sine_NR = where.cosine_NR, where.sine_NR
-    turned, width = 2 * cosine_NR.shape[-1], x.shape[-1]
-    even, odd = x[..., 0:turned:2], x[..., 1:turned:2]
-    pairs = torch.stack((even * cosine_NR - odd * sine_NR, even * sine_NR + odd * cosine_NR), dim=-1).flatten(-2)
-    return pairs if turned == width else torch.cat((pairs, x[..., turned:]), dim=-1)
+    turned = 2 * where.turn_NR.shape[-1]
+    pairs = torch.view_as_complex(x[..., :turned].unflatten(-1, (-1, 2)))
+    out = torch.view_as_real(pairs * where.turn_NR).flatten(-2)
+    return out if turned == x.shape[-1] else torch.cat((out, x[..., turned:]), dim=-1)
 
 
 def alibi_slopes(heads: int) -> torch.Tensor:
@@ -157,7 +155,7 @@ class PositionEncoding(nn.Module):
         places_Q = places_K if new is None else places_K[len(places_K) - new :]
         if self.kind == "rotary":
             angle_NR = places_Q[:, None] * self.frequency_R
-            return Where(cosine_NR=angle_NR.cos(), sine_NR=angle_NR.sin())
+            return Where(turn_NR=torch.polar(torch.ones_like(angle_NR), angle_NR))
         distance_QK = places_K[None, :] - places_Q[:, None]
         if self.kind == "alibi":
             return Where(bias_HQK=-self.slope_H[:, None, None] * distance_QK.abs())
