@@ -1,8 +1,12 @@
 """How the tests of the command line call it: in this process, or as a program of its own."""
 
 import os
+import runpy
 import subprocess
 import sys
+import warnings
+from contextlib import suppress
+from unittest import mock
 
 from trimtab.cli import main
 
@@ -22,6 +26,15 @@ def run(capsys, *words):
     capsys.readouterr()
     code = main([str(word) for word in words])
     return Said(code, *capsys.readouterr())
+
+
+def alone(captured, path, *words):
+    """Run a script without Trimtab, in this process, which has imported torch already; return what it prints."""
+    captured.readouterr()
+    with warnings.catch_warnings(), mock.patch.object(sys, "argv", [str(path), *words]), suppress(SystemExit):
+        warnings.simplefilter("default")
+        runpy.run_path(str(path), run_name="__main__")
+    return captured.readouterr().out
 
 
 def start(*words, **options):

@@ -241,11 +241,11 @@ def in_a_terminal(*words, **environment):
     return said.decode()
 
 
-def test_colours_stand_on_a_terminal_that_wants_them_and_nowhere_else(runs):
+def test_colours_stand_on_a_terminal_that_wants_them_and_nowhere_else(runs, capsys):
     words = ("diagnose", "last")
     assert "\x1b[" in in_a_terminal(*words)
     assert "\x1b[" not in in_a_terminal(*words, NO_COLOR="1")
-    piped = start(*words)
+    piped = run(capsys, *words)
     assert "\x1b" not in piped.out + piped.err
     assert "gradient-exploding" in piped.out
 

@@ -10,7 +10,8 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def test_the_demo_watches_diagnoses_and_reports(tmp_path):
-    environment = {**os.environ, "TRIMTAB_RUNS": str(tmp_path)}
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment["TRIMTAB_RUNS"] = str(tmp_path)
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / "demo.py")],
         capture_output=True,

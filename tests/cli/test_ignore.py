@@ -6,8 +6,8 @@ import textwrap
 import pytest
 import yaml
 
-from tests.cli.commands import run, start
-from tests.cli.test_watch import bare, script
+from tests.cli.commands import alone, run, start
+from tests.cli.test_watch import script
 from trimtab.report.html import write
 from trimtab.run import list_runs
 
@@ -37,7 +37,7 @@ def one_line(text):
 def test_what_the_project_says_holds_under_watch_and_every_report_lists_it(folder, capsys):
     path = script(folder, clear="pass")
     said = start("watch", "--root", "runs", "--fail-on", "error", "train.py", cwd=folder)
-    assert said.out == bare(path)
+    assert said.out == alone(capsys, path)
     assert "gradients-accumulate: left out 1 finding, because this script sums on purpose" in said.err
     assert "learning-rate-zero@7: never matched" in said.err
     (found,) = list_runs(folder / "runs")
@@ -58,11 +58,11 @@ def test_what_the_project_says_holds_under_watch_and_every_report_lists_it(folde
     assert "never matched" in page
 
 
-def test_a_slip_in_the_table_is_said_and_the_script_is_watched_all_the_same(tmp_path):
+def test_a_slip_in_the_table_is_said_and_the_script_is_watched_all_the_same(tmp_path, capsys):
     (tmp_path / "pyproject.toml").write_text("[tool.trimtab]\nignor = ['gradients-accumulate']\n")
     path = script(tmp_path, clear="pass")
     said = start("watch", "--root", "runs", "train.py", cwd=tmp_path)
-    assert said.out == bare(path)
+    assert said.out == alone(capsys, path)
     assert said.code == 1
     assert "what pyproject.toml says is left out: " in said.err
     assert "no setting 'ignor'. Did you mean 'ignore'?" in said.err

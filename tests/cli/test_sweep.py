@@ -1,6 +1,7 @@
 """`trimtab sweep` in real processes: interrupted, gone on with, listed, and what its exit code says."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ slow: pause=0.4
 def elsewhere(tmp_path, monkeypatch):
     """Work in an empty folder, from which the toy can be imported."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(REPOSITORY), os.environ["PYTHONPATH"]]))
     return tmp_path
 
 

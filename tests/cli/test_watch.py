@@ -3,13 +3,12 @@
 import importlib
 import json
 import signal
-import subprocess
 import sys
 import textwrap
 
 import pytest
 
-from tests.cli.commands import run, start
+from tests.cli.commands import alone, run, start
 from trimtab.cli import _watching
 from trimtab.run import Run, list_runs
 from trimtab.watch import Watched
@@ -38,17 +37,12 @@ def script(folder, *, clear="optimizer.zero_grad()", after=""):
     return path
 
 
-def bare(path, *args):
-    """What the script prints without Trimtab."""
-    return subprocess.run([sys.executable, str(path), *args], capture_output=True, text=True, check=False).stdout
-
-
-def test_a_healthy_script_keeps_its_output_arguments_and_exit_code(tmp_path):
+def test_a_healthy_script_keeps_its_output_arguments_and_exit_code(tmp_path, capfd):
     path = script(tmp_path)
     words = ["--lr", "3e-4", "--fail-on", "info", "--", "-q"]  # all of these belong to the script
     said = start("watch", "--root", tmp_path / "runs", "--tag", "one", "--project", "p", path, *words)
     assert said.code == 0, said
-    assert said.out == bare(path, *words)
+    assert said.out == alone(capfd, path, *words)
     (found,) = list_runs(tmp_path / "runs")
     assert (found.facts.name, found.facts.project, found.facts.tags) == ("train", "p", ("one",))
     assert "trimtab: nothing wrong found; judged" in said.err
@@ -57,11 +51,11 @@ def test_a_healthy_script_keeps_its_output_arguments_and_exit_code(tmp_path):
     assert f"trimtab: plots: trimtab report {tmp_path / 'runs' / found.path.name}\n" in said.err
 
 
-def test_a_broken_script_gives_1_and_the_lines_name_the_cause(tmp_path):
+def test_a_broken_script_gives_1_and_the_lines_name_the_cause(tmp_path, capfd):
     path = script(tmp_path, clear="pass")
     said = start("watch", path, env={"TRIMTAB_RUNS": str(tmp_path / "runs")})
     assert said.code == 1, said
-    assert said.out == bare(path)
+    assert said.out == alone(capfd, path)
     assert "most likely cause: missing-zero-grad" in said.err
     assert "trimtab: do next: " in said.err
     (found,) = list_runs(tmp_path / "runs")
@@ -75,7 +69,7 @@ def test_the_scripts_own_failure_comes_through_and_is_never_covered_by_ours(tmp_
     assert "gradients-accumulate" in said.err
 
 
-def test_quiet_says_nothing_and_json_says_all_in_one_line_on_standard_error(tmp_path):
+def test_json_says_all_in_one_line_on_standard_error_also_where_nothing_else_is_said(tmp_path):
     path = script(tmp_path, clear="pass")
     said = start("watch", "--root", tmp_path / "runs", "--quiet", "--format", "json", path)
     assert said.code == 1
@@ -83,16 +77,13 @@ def test_quiet_says_nothing_and_json_says_all_in_one_line_on_standard_error(tmp_
     document = json.loads(line)
     assert document["exit_code"] == 0
     assert document["runs"][0]["verdict"]["severity"] == "error"
-    silent = start("watch", "--root", tmp_path / "runs", "-q", "--fail-on", "never", path)
-    assert (silent.code, silent.err) == (0, "")
 
 
-def test_what_is_ignored_is_no_reason_to_fail(tmp_path):
+def test_what_is_ignored_is_no_reason_to_fail_and_quiet_says_nothing(tmp_path):
     path = script(tmp_path, clear="pass")
-    said = start(
-        "watch", "--root", tmp_path / "runs", "--ignore", "gradients-accumulate", "--milestone", "loss <= 9 by 20", path
-    )
-    assert said.code == 0, said
+    words = ["--ignore", "gradients-accumulate", "--milestone", "loss <= 9 by 20", "-q"]
+    said = start("watch", "--root", tmp_path / "runs", *words, path)
+    assert (said.code, said.err) == (0, ""), said
     (found,) = list_runs(tmp_path / "runs")
     assert found.facts.ignored["gradients-accumulate"] > 0
     assert "milestone-missed" in found.facts.judged
@@ -109,9 +100,9 @@ def test_a_response_stops_the_script_with_its_own_exit_code(tmp_path):
     assert found.status == "stopped"
 
 
-def test_the_safe_answers_keep_the_weights_of_a_script_whose_loss_breaks(tmp_path):
+def test_the_safe_answers_keep_the_weights_of_a_script_whose_loss_breaks(tmp_path, capfd):
     path = script(tmp_path, clear="optimizer.zero_grad(); loss = loss * (float('nan') if step in (20, 22) else 1.0)")
-    assert "nan" in bare(path)
+    assert "nan" in alone(capfd, path)
     said = start("watch", "--root", tmp_path / "runs", "--respond", "safe", "--fail-on", "never", path)
     assert said.code == 0, said
     assert "nan" not in said.out
