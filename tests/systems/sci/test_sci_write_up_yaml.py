@@ -6,7 +6,7 @@ import pytest
 
 from trimtab.errors import ConfigError
 from trimtab_systems.sci.write_up.config import WriteUpConfig
-from trimtab_systems.sci.write_up.yaml_keys import FILE, KEYS, fates, load, main
+from trimtab_systems.sci.write_up.yaml_keys import ALL_KEYS, FILE, KEYS, fates, load, main
 
 
 def test_the_file_has_every_key_once_and_each_has_a_fate():
@@ -74,3 +74,53 @@ def test_the_command_prints_one_line_a_key(capsys: pytest.CaptureFixture[str], t
     assert main([str(given(tmp_path, "nothing: 1\n"))]) == 2
     assert "no key 'nothing'" in capsys.readouterr().err
     assert FILE.exists()
+
+
+def test_the_blocks_of_the_sections_are_known_too(tmp_path: Path):
+    text = """
+structural_encoder:
+  gnn: {num_layers: 3, edge_dim: 16}
+learning_rate:
+  component_lr_multipliers: {slot_queries: 0.25}
+anti_collapse_measures:
+  loss_spike_detection: {action: skip}
+  slot_diversity: {enabled: false, weight: 0.5}
+curriculum_learning:
+  length_curriculum:
+    phase1: {epochs: [0, 4], max_output_length: 10}
+    phase2: {epochs: [4, 8], max_output_length: 40}
+  structure_curriculum:
+    phase3: {epochs: [15, 20], max_clauses: null}
+eos_training:
+  generation: {max_length_buffer: 10}
+"""
+    config = load(given(tmp_path, text))
+    assert (config.gnn_layers, config.edge_dim, config.slot_queries_rate) == (3, 16, 0.25)
+    assert (config.spike_action, config.slot_diversity_weight) == ("skip", 0.0)
+    assert config.length_phases == ((0, 10), (4, 40), (8, 88))
+    assert config.structure_phases == ((0, 2), (5, 4), (15, 6))
+    assert config.generation.limit == 58
+
+
+def test_a_synonym_and_a_short_limit_stay_refused(tmp_path: Path):
+    above = "data_augmentation:\n  structure_augmentation:\n    structure_synonyms: {enabled: true}\n"
+    with pytest.raises(ConfigError, match="structure_synonyms"):
+        load(given(tmp_path, above))
+    with pytest.raises(ConfigError, match="max_length_buffer"):
+        load(given(tmp_path, "eos_training:\n  generation: {max_length_buffer: -3}\n"))
+
+
+def test_every_key_names_settings_that_there_are():
+    for name, key in ALL_KEYS.items():
+        values = key.allowed or ([0, 5], 1)
+        for value in values:
+            try:
+                found = key.settings(value)
+            except TypeError:
+                continue
+            for setting in found:
+                whole = setting.split("/")[0]
+                holder: object = WriteUpConfig()
+                for part in whole.split("."):
+                    assert hasattr(holder, part), f"{name}: {setting}"
+                    holder = getattr(holder, part)
