@@ -40,8 +40,8 @@ AT_ONCE = {
     "digits_cnn_stale_optimizer.py", "cancer_mlp_log_zero.py",
 }  # fmt: skip
 """A closure, two optimizers, a scaler; a fault of wiring, of a batch. The plain loop, healthy and with a fault of
-values, is the demo's (`tests/cli/test_demo.py`). The others are for `make test-slow`: a process that imports torch takes
-seconds before its first update."""
+values, is the demo's (`tests/cli/test_demo.py`). The others are for `make test-slow`: a process that imports torch
+takes seconds before its first update."""
 
 
 def scripts(names):
