@@ -248,10 +248,31 @@ def mistakes_table(
 
 
 def _short(actions: Sequence[str], most: int = 12) -> str:
-    """Write actions without their I_, equal ones in a row as a product, the end cut off where there are many."""
-    runs = [(name.removeprefix("I_"), len(list(group))) for name, group in itertools.groupby(actions)]
-    parts = [name if count == 1 else f"{count}x{name}" for name, count in runs]
+    """Write actions without their I_, a phrase that is said again and again as a product, the end cut off if long."""
+    names = [name.removeprefix("I_") for name in actions]
+    parts: list[str] = []
+    place = 0
+    while place < len(names):
+        length, count = max(((p, _times(names, place, p)) for p in range(1, 9)), key=lambda one: _covered(*one))
+        if count == 1:
+            length = 1
+        phrase = " ".join(names[place : place + length])
+        parts.append(phrase if count == 1 else f"{count}x{phrase if length == 1 else f'({phrase})'}")
+        place += length * count
     return " ".join(parts) if len(parts) <= most else " ".join((*parts[:most], f"... ({len(actions)} in all)"))
+
+
+def _times(names: Sequence[str], place: int, length: int) -> int:
+    """Return how often the phrase of so many actions at a place is said there in a row."""
+    phrase, count = names[place : place + length], 1
+    while len(phrase) == length and names[place + count * length : place + (count + 1) * length] == phrase:
+        count += 1
+    return count
+
+
+def _covered(length: int, count: int) -> tuple[int, int]:
+    """Return how much a repeated phrase covers, shorter phrases first; one that is said once covers a single action."""
+    return (length * count if count > 1 else 1, -length)
 
 
 # --- attention and slots --------------------------------------------------------------------------

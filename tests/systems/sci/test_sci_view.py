@@ -108,6 +108,23 @@ def test_rates_and_mistakes_become_tables():
     assert view.mistakes_table(commands, targets, targets, ACTIONS).rows == ()
 
 
+@pytest.mark.parametrize(
+    ("actions", "text"),
+    [
+        ("", ""),
+        ("I_WALK", "WALK"),
+        ("I_WALK I_WALK I_RUN", "2xWALK RUN"),
+        ("I_RUN I_TURN_LEFT I_WALK I_TURN_LEFT I_WALK I_TURN_LEFT", "RUN 2x(TURN_LEFT WALK) TURN_LEFT"),
+        ("I_WALK I_WALK I_RUN I_WALK I_WALK I_RUN", "2x(WALK WALK RUN)"),
+        ("I_WALK I_RUN I_JUMP", "WALK RUN JUMP"),
+    ],
+)
+def test_actions_are_written_as_products_of_phrases(actions, text):
+    targets = [tuple(ACTIONS.index(action) for action in actions.split())]
+    (row,) = view.mistakes_table([("walk",)], [(0, 1, 2, 3, 0, 1)], targets, ACTIONS).rows
+    assert row[-1] == text
+
+
 def test_attention_is_cut_to_the_command_and_labels_repeated_words_apart():
     weights_KN = torch.tensor([[0.75, 0.25, 0.0], [0.5, 0.5, 0.0]])
     found = view.attention_map("Slots", ("walk", "walk"), weights_KN, "After 5 updates.")
