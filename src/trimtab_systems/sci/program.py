@@ -13,7 +13,7 @@ import torch
 
 from trimtab.errors import UserError
 from trimtab_systems.sci.data import ACTIONS, WORDS, encode_words, interpret
-from trimtab_systems.sci.model import CONTENT, PATTERN, ROLES, STRUCTURE, SCILoop, cut
+from trimtab_systems.sci.model import ROLES, STRUCTURE, SCILoop, cut
 
 Predict = Callable[[torch.Tensor], list[tuple[int, ...]]]
 """words_BN -> of each command the indices of its actions."""
@@ -118,12 +118,11 @@ def explain(model: SCILoop, words_BN: torch.Tensor) -> list[Explained]:
         words_BN: as `data.encode_words` numbers them.
     """
     with torch.no_grad():
-        structure_BN, pattern_BN = model.scores(words_BN)
-        roles_BN = torch.where(structure_BN > 0.5, STRUCTURE, torch.where(pattern_BN > 0.5, PATTERN, CONTENT))
+        shares_BN3 = _shares(*model.scores(words_BN))
+        roles_BN = model.hard_roles(words_BN)
         spans = cut(words_BN, roles_BN)
         calls, _ = model.programs(spans)
-        phrases, pointer_ULN = model.phrases(spans)
-    shares_BN3 = _shares(structure_BN, pattern_BN)
+        phrases, pointer_ULN = model.phrases(spans.patterns_UN, spans.words_UN)
     phrase_of = [
         _phrase(actions, ends, places)
         for actions, ends, places in zip(
