@@ -274,8 +274,8 @@ class Evaluation:
 
 
 def write_up() -> WriteUpConfig:
-    """Return the write-up's system from scratch, with what contradicts itself put right."""
-    return WriteUpConfig()
+    """Return the write-up's system from scratch, with what contradicts itself put right, for one core of a CPU."""
+    return WriteUpConfig(width=64, edge_dim=16)
 
 
 def tiny() -> WriteUpConfig:

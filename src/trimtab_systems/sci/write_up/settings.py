@@ -46,9 +46,9 @@ class TrainingSettings:
 
     # ---- batches ----
 
-    epochs: int = 12
+    epochs: int = 10
     """Passes over what the curriculum admits."""
-    batch: int = 64
+    batch: int = 32
     """Examples of which one loss is made; contrasts are drawn inside of it. 8 in the write-up."""
     accumulate: int = 1
     """Batches whose gradients one update averages. 4 in the write-up."""
@@ -57,9 +57,9 @@ class TrainingSettings:
 
     # ---- rates ----
 
-    base_lr: float = 1e-3
+    base_lr: float = 2e-3
     """Peak rate of AdamW for embeddings, encoder, decoder and output; 2e-5 in the write-up."""
-    sci_lr: float = 1e-3
+    sci_lr: float = 2e-3
     """Peak rate for everything that the write-up adds, times the multiplier of its part; 5e-5 in the write-up."""
     abstraction_rate: float = 2.0
     """Multiplier of the abstraction layers."""
@@ -143,9 +143,9 @@ class TrainingSettings:
 
     # ---- curriculum and augmentation ----
 
-    length_phases: Phases = ((0, 6), (2, 12), (4, 22))
+    length_phases: Phases = ((0, 6), (1, 12), (3, 22))
     """Most actions of an example, by epoch. The write-up's 20, 50, 88 from epochs 0, 3, 8 leave nothing out."""
-    structure_phases: Phases = ((0, 2), (2, 4), (5, OPERATORS))
+    structure_phases: Phases = ((0, 2), (1, 4), (4, OPERATORS))
     """Most operator words of an example (twice, thrice, and, after, around, opposite), by epoch: for the write-up's
     clauses, of which SCAN has no more than two."""
     oversampling: float = 2.0
