@@ -225,7 +225,7 @@ def test_words_that_are_moved_keep_content_and_binding(built: Training):
     still, moved = (recipe.represent(built.model, batch, shift) for shift in (0, 3))
     built.model.train()
     assert still.shape == (int((batch.micros[0].words_BS != 0).sum()), TINY.width + TINY.slots)
-    assert torch.allclose(still, moved, atol=1e-5)
+    assert torch.allclose(still, moved, atol=1e-4)
 
 
 def test_milestones_stand_at_the_ends_of_epochs(built: Training):
