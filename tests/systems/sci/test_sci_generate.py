@@ -227,7 +227,7 @@ def test_what_are_no_commands_is_refused():
     assert generate(Table(), COMMANDS[:0]) == []
 
 
-# --- a T5 -----------------------------------------------------------------------------------------
+# --- a T5: slow because the import of transformers takes seconds ----------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -249,6 +249,7 @@ def t5():
     return model
 
 
+@pytest.mark.slow
 def test_the_t5_decoder_has_the_logits_of_the_t5(t5):
     decoder = T5Decoder(t5, range(14), range(14, 23), limit=20)
     inputs_BT = torch.randint(1, 9, (len(COMMANDS), 14), generator=torch.Generator().manual_seed(0))
@@ -267,6 +268,7 @@ def test_the_t5_decoder_has_the_logits_of_the_t5(t5):
             assert torch.allclose(logits_BTV[:, 0], expected_BTV[rows, step], atol=1e-4), step
 
 
+@pytest.mark.slow
 def test_the_t5_decoder_answers_as_the_t5_generates(t5):
     words_BN = COMMANDS[(COMMANDS != 0).sum(1) > 6]
     decoder = T5Decoder(t5, range(14), range(14, 23), limit=12)
@@ -282,6 +284,7 @@ def test_the_t5_decoder_answers_as_the_t5_generates(t5):
     assert len(set(answers)) > 3
 
 
+@pytest.mark.slow
 def test_the_t5_decoder_refuses_what_it_cannot_do(t5):
     with pytest.raises(ConfigError, match="14 words and 9 symbols, got 3 and 9"):
         T5Decoder(t5, range(3), range(14, 23))
