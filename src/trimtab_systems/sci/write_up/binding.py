@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from trimtab.errors import UserError
 from trimtab_systems.sci.write_up.config import WriteUpConfig
-from trimtab_systems.sci.write_up.layers import Dropout
+from trimtab_systems.sci.write_up.layers import Dropout, in_heads
 from trimtab_systems.sci.write_up.structure import Messages, Structure
 
 
@@ -107,15 +107,15 @@ class Binding(nn.Module):
         slot_BKD, edge_BKK = structure.slots_BKD, structure.edges_BKK
         if intervention is not None:
             slot_BKD, edge_BKK = intervention.on_slots(slot_BKD), intervention.on_edges(edge_BKK)
-        both_2BHNC = self.key_value(content_BND).view(B, N, 2, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
-        key_BHCN, value_BHNC = both_2BHNC[0].transpose(-1, -2), both_2BHNC[1]
+        key_BHNC, value_BHNC = (in_heads(part, self.heads) for part in self.key_value(content_BND).chunk(2, dim=-1))
+        key_BHCN = key_BHNC.transpose(-1, -2)
         closed_BHKN = torch.zeros(mask_BN.shape, device=mask_BN.device).masked_fill(~mask_BN, float("-inf"))[
             :, None, None
         ]
         attention_BKN = content_BND.new_zeros(B, slot_BKD.shape[1], N)
         part_BKKM = self.messages.part_of_edges(structure.vectors_BKKE)
         for _ in range(self.iterations):
-            query_BHKC = self.query(slot_BKD).view(B, -1, self.heads, D // self.heads).transpose(1, 2)
+            query_BHKC = in_heads(self.query(slot_BKD), self.heads)
             weight_BHKN = (query_BHKC @ key_BHCN / math.sqrt(D // self.heads) + closed_BHKN).softmax(-1)
             attention_BKN = weight_BHKN.mean(1)
             read_BKD = self.out((self.drop(weight_BHKN) @ value_BHNC).transpose(1, 2).reshape(B, -1, D))

@@ -51,6 +51,12 @@ class LayerCache:
             setattr(self, name, getattr(self, name).index_select(0, rows))
 
 
+def in_heads(x_BND: torch.Tensor, heads: int) -> torch.Tensor:
+    """Return vectors divided among heads, (B, H, N, D / H)."""
+    parted_BNHC: torch.Tensor = x_BND.unflatten(-1, (heads, -1))
+    return parted_BNHC.transpose(1, 2)
+
+
 class Dropout(nn.Module):
     """As `nn.Dropout`, but with 16 random bits a number: on a CPU that takes an eighth of the time."""
 
@@ -98,9 +104,9 @@ class SelfAttention(nn.Module):
             length: tokens in the cache.
         """
         B, N, D = x_BND.shape
-        qkv_3BHNC = self.qkv(x_BND).view(B, N, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
-        turned_2BHNC = rotate(qkv_3BHNC[:2], where)
-        query_BHNC, key, value = turned_2BHNC[0], turned_2BHNC[1], qkv_3BHNC[2]
+        both, value = self.qkv(x_BND).split((2 * D, D), dim=-1)
+        query_BHNC, key = rotate(in_heads(both, 2 * self.heads), where).chunk(2, dim=1)
+        value = in_heads(value, self.heads)
         if cache is not None:
             key, value = cache.extend(key, value, length)
         read_BHNC = functional.scaled_dot_product_attention(query_BHNC, key, value, attn_mask=mask, is_causal=causal)
@@ -120,9 +126,8 @@ class CrossAttention(nn.Module):
 
     def keys(self, memory_BMD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return keys and values of the memory, (B, H, M, C) each."""
-        B, M, D = memory_BMD.shape
-        both_2BHMC = self.key_value(memory_BMD).view(B, M, 2, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
-        return both_2BHMC[0], both_2BHMC[1]
+        key_BMD, value_BMD = self.key_value(memory_BMD).chunk(2, dim=-1)
+        return in_heads(key_BMD, self.heads), in_heads(value_BMD, self.heads)
 
     def forward(
         self, x_BTD: torch.Tensor, keys: tuple[torch.Tensor, torch.Tensor], mask_BHTM: torch.Tensor | None
@@ -135,7 +140,7 @@ class CrossAttention(nn.Module):
             mask_BHTM: True where the memory may be read, broadcast; None for everywhere.
         """
         B, T, D = x_BTD.shape
-        query_BHTC = self.query(x_BTD).view(B, T, self.heads, D // self.heads).transpose(1, 2)
+        query_BHTC = in_heads(self.query(x_BTD), self.heads)
         read_BHTC = functional.scaled_dot_product_attention(query_BHTC, *keys, attn_mask=mask_BHTM)
         out_BTD: torch.Tensor = self.out(read_BHTC.transpose(1, 2).reshape(B, T, D))
         return out_BTD

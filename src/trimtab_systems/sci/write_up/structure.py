@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from trimtab_systems.sci.write_up.config import WriteUpConfig
-from trimtab_systems.sci.write_up.layers import Dropout, EncoderLayer, depths, encoder_mask
+from trimtab_systems.sci.write_up.layers import Dropout, EncoderLayer, depths, encoder_mask, in_heads
 from trimtab_systems.sci.write_up.positions import PositionEncoding
 
 
@@ -99,10 +99,9 @@ class SlotAttention(nn.Module):
         With competition the attention is how each word is shared out: a word's column sums to 1. Otherwise it is how
         each slot looks: a slot's row sums to 1.
         """
-        B, N, D = word_BND.shape
-        query_HKC = self.project_query(self.query_KD).view(-1, self.heads, D // self.heads).transpose(0, 1)
-        both_2BHNC = self.project_words(word_BND).view(B, N, 2, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
-        key_BHNC, value_BHNC = both_2BHNC[0], both_2BHNC[1]
+        B, _, D = word_BND.shape
+        query_HKC = in_heads(self.project_query(self.query_KD)[None], self.heads)[0]
+        key_BHNC, value_BHNC = (in_heads(part, self.heads) for part in self.project_words(word_BND).chunk(2, dim=-1))
         score_BHKN = query_HKC @ key_BHNC.transpose(-1, -2) / math.sqrt(D // self.heads)
         valid_B11N = mask_BN[:, None, None, :]
         if self.competing:
