@@ -225,7 +225,7 @@ def test_a_run_killed_while_it_writes_opens_and_holds_every_whole_row(tmp_path):
     environment = {**os.environ, "TRIMTAB_RUNS": str(tmp_path / "runs")}
     code = f"from trimtab.watch import *; import sys; run_command([sys.executable, {str(path)!r}], Options())"
     parent = subprocess.Popen([sys.executable, "-c", code], env=environment, start_new_session=True)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while time.monotonic() < deadline:
         runs = list_runs(tmp_path / "runs") if (tmp_path / "runs").exists() else []
         if runs and sum(1 for _ in runs[0].rows()) > 5:
