@@ -22,8 +22,7 @@ pytestmark = [
 ]
 
 
-NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_log_monitor": False, "no_monitor": True}
-"""Without the processes that follow logs and scale a cluster: each imports Ray for nothing."""
+NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
 
 
 @pytest.fixture
