@@ -182,7 +182,7 @@ class Keeper:
     def __init__(self, training: Training, every: int, keep: int):
         self.place = Place()
         self.state = state_of(training, self.place)
-        self.every, self.keep, self.steps = every, keep, training.steps
+        self.every, self.keep = every, keep
         self._checkpoints: Checkpoints | None = None
 
     def put_back(self, run: Run) -> Again:
@@ -208,8 +208,8 @@ class Keeper:
             self._save(guard)
         return self.place.done
 
-    def after(self, done: int, guard: Guard) -> None:
-        """Take in that an update was taken, and make a checkpoint when one is due."""
+    def after(self, done: int, guard: Guard, *, last: bool) -> None:
+        """Take in that an update was taken, and make a checkpoint when one is due, as after the last update."""
         self.place.done = done
         if self._checkpoints is None:
             return
@@ -218,7 +218,7 @@ class Keeper:
             self._checkpoints.mark_clean(done, clean)
         except Exception as error:  # noqa: BLE001 - no checkpoint is worth a training
             log.warning("no checkpoint could be marked good (%s); the training goes on", error)
-        if self.every and (done % self.every == 0 or done == self.steps):
+        if self.every and (last or done % self.every == 0):
             self._save(guard)
 
     def close(self) -> None:

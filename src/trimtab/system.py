@@ -71,6 +71,8 @@ class Training:
         steps: how many updates the run takes.
         clip: global gradient norm to clip to, or None.
         schedule: called after each update with its index; moves the learning rate, or None.
+        finished: asked after each update and `schedule`, and before a training is gone on with, whether it is done;
+            True ends it there, evaluated once more, as if all `steps` were taken. None takes them all.
         parts: what else changes while it trains, by name: schedulers, averages, generators, anything with
             `state_dict` and `load_state_dict`. They go into checkpoints; what is not named here does not.
         evaluate_first: evaluate before the first update as well, so that the start is known.
@@ -96,6 +98,7 @@ class Training:
     evaluate_every: int
     clip: float | None = None
     schedule: Callable[[int], None] | None = None
+    finished: Callable[[], bool] | None = None
     parts: Mapping[str, Any] = field(default_factory=dict)
     evaluate_first: bool = False
     early_stop: Patience | None = None

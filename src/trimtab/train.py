@@ -162,7 +162,7 @@ def loop(
     keeper: Keeper | None = None,
     evaluated: Evaluated | None = None,
 ) -> None:
-    """Take every planned update that was not taken yet, evaluating on the way and at the end."""
+    """Take every planned update that was not taken yet, or until it has finished; evaluate on the way and last."""
     model, optimizers = training.model, training.optimizers.values()
 
     def evaluate(done: int) -> None:
@@ -175,6 +175,8 @@ def loop(
     first = 0 if keeper is None else keeper.begin(guard)
     if training.evaluate_first and first == 0:
         evaluate(0)
+    if first and _finished(training):
+        return
     for step in range(first, training.steps):
         batch = next(training.batches)
         loss = training.loss(model, batch)
@@ -189,14 +191,21 @@ def loop(
         if training.schedule is not None:
             training.schedule(step)
         done = step + 1
-        if done % training.evaluate_every == 0 or done == training.steps:
+        last = done == training.steps or _finished(training)
+        if last or done % training.evaluate_every == 0:
             evaluate(done)
         if training.observe is not None:
             training.observe(guard, done)
         if keeper is not None:
-            keeper.after(done, guard)
+            keeper.after(done, guard, last=last)
         if progress is not None:
             progress(done, training.steps, loss.item())
+        if last:
+            return
+
+
+def _finished(training: Training) -> bool:
+    return training.finished is not None and training.finished()
 
 
 def preset_of(system: System, preset: str | None, fault: str | None) -> str:
