@@ -14,10 +14,16 @@ from typing import Any, Literal
 
 import torch
 
-from trimtab_systems.sci.losses import Aids
+from trimtab_systems.sci.losses import Aids, Loss
 from trimtab_systems.sci.model import SCILoop
 
 Part = Literal["outer", "inner", "whole"]
+_LEARNT: Mapping[Part, tuple[str, ...]] = {
+    "outer": ("embedding", "context", "structure", "outer", "scaffold"),
+    "inner": ("pattern", "inner", "lexicon"),
+    "whole": ("embedding", "context", "structure", "pattern", "outer", "inner", "lexicon"),
+}
+"""The parts of the model that learn; the others are frozen meanwhile."""
 _NEXT: Mapping[str, Part] = {"outer": "inner", "inner": "whole"}
 
 
@@ -35,6 +41,7 @@ class Plan:
     call_until: int
     structure_floor: float
     pattern_floor: float
+    pattern_from: int
     end_floor: float
     stop_floor: float
     call_bonus: float
@@ -92,6 +99,8 @@ class Course:
         self.plan, self.model, self.optimizer = plan, model, optimizer
         self.fit, self.copied, self.seed = fit, copied, seed
         self.place = Place()
+        self.latest: Loss | None = None
+        self._freeze()
         self.before(0)
 
     def aids(self, step: int) -> Aids:
@@ -100,7 +109,10 @@ class Course:
         if self.place.part == "whole":
             return Aids(steady=plan.steady)
         if self.place.part == "inner":
-            return Aids(pattern=max(0.02, plan.pattern_floor * (1.0 - now / (0.7 * plan.inner))))
+            if now < plan.pattern_from:
+                return Aids(pattern=0.5)
+            left = 1.0 - (now - plan.pattern_from) / (0.7 * (plan.inner - plan.pattern_from))
+            return Aids(pattern=max(0.02, plan.pattern_floor * left))
         left = max(0.0, 1.0 - now / plan.floors_until)
         return Aids(
             structure=max(1e-3, plan.structure_floor * left),
@@ -145,7 +157,7 @@ class Course:
             self.place.done = True
         elif part == "inner" and reached >= 1.0 and done >= longest // 2:
             self._begin("whole", step)
-        elif part == "outer" and (reached >= fit or (over and reached >= 0.9)):
+        elif part == "outer" and reached >= fit:
             self._begin("inner", step)
         elif over and self.place.redrawn < self.plan.explorations:
             again = part == "inner" and self.place.inner < 2
@@ -162,6 +174,11 @@ class Course:
 
     def _begin(self, part: Part, step: int) -> None:
         self.place.part, self.place.begun = part, step
+        self._freeze()
+
+    def _freeze(self) -> None:
+        for name, child in self.model.named_children():
+            child.requires_grad_(name in _LEARNT[self.place.part])
 
     def _draw_anew(self, *, inner: bool) -> None:
         with torch.random.fork_rng(devices=[]):
@@ -176,3 +193,4 @@ class Course:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there."""
         self.place = Place(**state)
+        self._freeze()

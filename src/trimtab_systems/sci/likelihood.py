@@ -34,6 +34,13 @@ class Phrases(NamedTuple):
     end_UL: torch.Tensor
     """Probability that the phrase ends after step l."""
 
+    def greedy(self) -> list[tuple[int, ...]]:
+        """Return of each span the likelier actions, up to the first step after which the phrase rather ends."""
+        ends_UL = self.end_UL > 0.5
+        ends_UL[:, -1] = True
+        lengths, actions = (ends_UL.long().argmax(-1) + 1).tolist(), self.action_ULA.argmax(-1).tolist()
+        return [tuple(row[:length]) for row, length in zip(actions, lengths, strict=True)]
+
 
 def log_likelihood(
     calls: Calls,
@@ -101,8 +108,10 @@ def steady_log_likelihood(
         length_SJI = likely_UI[span_RJ[row_S, :spans]]
         chosen = torch.cartesian_prod(*[torch.arange(length_SJI.shape[2])] * spans).view(-1, spans).T
         length_SJC = length_SJI.gather(2, chosen.expand(len(row_S), -1, -1))
-        emitted_SJCT = emitted_RJTL[row_S, :spans].transpose(2, 3).gather(
-            2, length_SJC[..., None].expand(-1, -1, -1, actions_RT.shape[1])
+        emitted_SJCT = (
+            emitted_RJTL[row_S, :spans]
+            .transpose(2, 3)
+            .gather(2, length_SJC[..., None].expand(-1, -1, -1, actions_RT.shape[1]))
         )
         drawn_SC = length_UL[span_RJ[row_S, :spans]].gather(2, length_SJC).prod(1)
         # a phrase of length l that begins at t ends at t + l

@@ -17,6 +17,7 @@ import torch
 from trimtab_systems.sci.data import Encoded
 from trimtab_systems.sci.likelihood import Calls, Phrases, log_likelihood, steady_log_likelihood
 from trimtab_systems.sci.model import CONTENT, HOLE, LONGEST, PATTERN, STRUCTURE, SCILoop, cut
+from trimtab_systems.sci.variants import PLAIN, Added, by_call, contrast, overlap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +51,28 @@ class Loss(NamedTuple):
     """Likelihoods that were computed."""
 
 
-def loop_loss(model: SCILoop, batch: Encoded, aids: Aids, guesses: int, generator: torch.Generator) -> Loss:
+def loop_loss(
+    model: SCILoop,
+    batch: Encoded,
+    aids: Aids,
+    guesses: int,
+    generator: torch.Generator,
+    added: Added = PLAIN,
+    partners_BN: torch.Tensor | None = None,
+) -> Loss:
     """Return the loss of a batch: each guess of the roles, and the same with one word in its other role.
 
     What a pair says about its word is the share of its likelihood that lies with one role, less a half: it does not
     matter how sure the score is already, so that a role that was taken too early can be left again.
+
+    Args:
+        model: what is trained.
+        batch: commands and their actions.
+        aids: how much of each aid is left.
+        guesses: of the roles of each command.
+        generator: of the guesses.
+        added: weights of terms that the loss has not by itself.
+        partners_BN: words of commands with the templates of the batch, for the contrast.
     """
     words_BN = batch.words_BN
     word_BN = words_BN > 0
@@ -86,7 +104,14 @@ def loop_loss(model: SCILoop, batch: Encoded, aids: Aids, guesses: int, generato
     task = math.log(2 * guesses) - torch.logsumexp(log_likelihood_MB, 0).mean()
     roles = _role_term(log_likelihood_MB.detach(), _at(structure_BN, place_MB), _at(mine_MBN, place_MB))
 
-    return Loss(task.float(), roles, len(distinct))
+    task = task.float()
+    if added.scl_weight:
+        views_PN = words_BN if partners_BN is None else torch.cat([words_BN, partners_BN])
+        task = task + added.scl_weight * contrast(model.slots_of(views_PN), views_PN)
+    if added.orthogonality:
+        content_BN = word_BN & (model.hard_roles(words_BN) != STRUCTURE)
+        task = task + added.orthogonality * overlap(model.slots_of(words_BN), model.embedding(words_BN), content_BN)
+    return Loss(task, roles, len(distinct))
 
 
 def copy_loss(
@@ -110,8 +135,8 @@ def copy_loss(
         roles_BN = torch.where(structure_BN > 0.5, STRUCTURE, PATTERN) * (batch.words_BN > 0)
         spans = cut(batch.words_BN, roles_BN)
         words_UN = spans.words_UN[(spans.words_UN > 0).any(-1)]
-        taught = model.scaffold(model.embedding(words_UN), words_UN)
-    words_UN, taught = words_UN.repeat(guesses, 1), Phrases(*(part.repeat(guesses, *[1] * (part.dim() - 1)) for part in taught))
+        taught = model.taught(words_UN)
+    words_UN, taught = words_UN.repeat(guesses, 1), _copies(taught, guesses, model.calls)
     word_UN = words_UN > 0
     pattern_UN = model.pattern(model.embedding.weight.detach())[1][words_UN]
     uniform_UN = torch.rand(words_UN.shape, generator=generator)
@@ -120,16 +145,23 @@ def copy_loss(
     other_UN = mine_UN ^ (torch.arange(words_UN.shape[1]) == place_U[0][:, None])
     patterns_MUN = torch.where(torch.stack([mine_UN, other_UN]), words_UN, HOLE) * word_UN
     said, _ = model.phrases(patterns_MUN.flatten(0, 1), words_UN.repeat(2, 1), learn_words=False)
-    log_likelihood_MU = _expected(taught, said).view(2, -1)
+    log_likelihood_MU = _expected(_copies(taught, 2, model.calls), said).view(model.calls, 2, -1).mean(0)
     cost_MU = content_cost * ((patterns_MUN == HOLE) & word_UN).sum(-1)
     roles = _role_term(log_likelihood_MU.detach() - cost_MU, _at(pattern_UN, place_U), _at(mine_UN, place_U))
+    if aids.pattern >= 0.5:  # while all choices are equally likely, what they are worth is not known yet
+        roles = roles.new_zeros(())
     return Loss(-log_likelihood_MU.mean(), roles, patterns_MUN[..., 0].numel())
+
+
+def _copies(phrases: Phrases, times: int, calls: int) -> Phrases:
+    """Return the phrases of spans that stand so many times one behind the other, in each of the calls."""
+    action_ULA, end_UL = (part.unflatten(0, (calls, -1)) for part in phrases)
+    return Phrases(action_ULA.repeat(1, times, 1, 1).flatten(0, 1), end_UL.repeat(1, times, 1).flatten(0, 1))
 
 
 def _expected(taught: Phrases, said: Phrases) -> torch.Tensor:
     """Return the log likelihood of what is taught under what is said, expected over the taught phrases."""
-    copies = len(said.end_UL) // len(taught.end_UL)
-    end_UL, action_ULA = taught.end_UL.repeat(copies, 1), taught.action_ULA.repeat(copies, 1, 1)
+    action_ULA, end_UL = taught
     reach_UL = torch.cat([torch.ones_like(end_UL[:, :1]), (1.0 - end_UL).cumprod(-1)[:, :-1]], -1)
     floor = 1e-6
     action_UL = (action_ULA * said.action_ULA.clamp(min=floor).log()).sum(-1)
@@ -168,16 +200,17 @@ def _of_rows(
     calls, phrases = model.programs(spans, scaffold=aids.scaffold)
     most = spans.span_RJ.shape[1]
     pointer_RKJ = calls.pointer_RKJ[spans.skeleton_R][:, :, :most]
+    span_RJ = spans.span_RJ
+    if model.calls > 1:
+        pointer_RKJ, span_RJ = by_call(pointer_RKJ, span_RJ, len(spans.words_UN))
     stop_RK = between(calls.stop_RK, aids.stop)[spans.skeleton_R]
     end_UL = between(phrases.end_UL, aids.end)
     length_R = batch.lengths_B[command_R]
     actions_RT = batch.actions_BT[command_R][:, : int(length_R.max())]
     calls, phrases = Calls(pointer_RKJ, stop_RK), Phrases(phrases.action_ULA, end_UL)
-    if aids.steady:
-        return steady_log_likelihood(
-            calls, phrases, spans.span_RJ, spans.count_R, actions_RT, length_R, aids.steady
-        )
-    return log_likelihood(calls, phrases, spans.span_RJ, actions_RT, length_R, math.exp(aids.call))
+    if aids.steady and model.calls == 1:
+        return steady_log_likelihood(calls, phrases, spans.span_RJ, spans.count_R, actions_RT, length_R, aids.steady)
+    return log_likelihood(calls, phrases, span_RJ, actions_RT, length_R, math.exp(aids.call))
 
 
 def between(probability: torch.Tensor, floor: float) -> torch.Tensor:
@@ -190,5 +223,3 @@ def _first_places(words_BN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     same_BNN = words_BN[:, :, None] == words_BN[:, None, :]
     first_BN = same_BNN.long().argmax(-1)
     return first_BN, first_BN == torch.arange(words_BN.shape[1])
-
-

@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from trimtab_systems.sci.data import ACTIONS, WORDS
 from trimtab_systems.sci.likelihood import Calls, Phrases
+from trimtab_systems.sci.variants import Abstraction, CallGraph, FreeScores, shared_out, told
 
 STRUCTURE, PATTERN, CONTENT = 0, 1, 2
 ROLES = ("structure", "pattern", "content")
@@ -86,9 +87,9 @@ class AbstractionLayer(nn.Module):
 class Block(nn.Module):
     """A pre-norm transformer block; with a memory it attends to that, else to itself with relative positions."""
 
-    def __init__(self, width: int, heads: int, relative: bool):
+    def __init__(self, width: int, heads: int, relative: bool, competition: bool = False):
         super().__init__()
-        self.heads = heads
+        self.heads, self.competition = heads, competition
         self.before, self.between = nn.LayerNorm(width), nn.LayerNorm(width)
         self.query, self.key_value = nn.Linear(width, width), nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
@@ -111,36 +112,46 @@ class Block(nn.Module):
         if self.distance is not None:
             place_N = torch.arange(x_BKD.shape[1])
             bias = bias + self.distance[:, place_N[None] - place_N[:, None] + LONGEST - 1]
-        mixed = functional.scaled_dot_product_attention(query, key, value, bias)
+        if self.competition:
+            mixed = shared_out(query, key, value, pad_BN)
+        else:
+            mixed = functional.scaled_dot_product_attention(query, key, value, bias)
         x_BKD = x_BKD + self.out(mixed.transpose(1, 2).reshape(x_BKD.shape))
-        return x_BKD + self.mlp(self.between(x_BKD))
+        x_BKD = x_BKD + self.mlp(self.between(x_BKD))
+        return x_BKD
 
 
 class OuterLoop(nn.Module):
     """From a skeleton to its calls: slot k says which span is called k-th, and whether it was the last."""
 
-    def __init__(self, width: int, heads: int, slots: int):
+    def __init__(self, width: int, heads: int, slots: int, competition: bool = False, gnn: bool = False):
         super().__init__()
         self.encoder = nn.ModuleList(Block(width, heads, relative=True) for _ in range(2))
         self.slots = nn.Parameter(torch.empty(slots, width))
-        self.reader = nn.ModuleList(Block(width, heads, relative=False) for _ in range(2))
+        self.reader = nn.ModuleList(Block(width, heads, relative=False, competition=competition) for _ in range(2))
         self.query, self.key, self.stop = nn.Linear(width, width), nn.Linear(width, width), nn.Linear(width, 1)
         self.start_anew()
+        self.graph = CallGraph(width, slots) if gnn else None
 
     def start_anew(self) -> None:
         """Draw the slots, and stop half the time."""
         nn.init.xavier_uniform_(self.slots)
         nn.init.zeros_(self.stop.bias)
 
-    def forward(self, embedded_SND: torch.Tensor, skeletons_SN: torch.Tensor) -> Calls:
-        """Return the calls of each distinct skeleton; spans are numbered from the left."""
-        pad_SN, hole_SN = skeletons_SN == 0, skeletons_SN == HOLE
-        x_SND = embedded_SND
+    def read(self, embedded_SND: torch.Tensor, skeletons_SN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the slots of each distinct skeleton, [S, K, D], and its words in their context, [S, N, D]."""
+        pad_SN, x_SND = skeletons_SN == 0, embedded_SND
         for block in self.encoder:
             x_SND = block(x_SND, None, pad_SN)
         slots_SKD = self.slots.expand(len(x_SND), -1, -1)
         for block in self.reader:
             slots_SKD = block(slots_SKD, x_SND, pad_SN)
+        return slots_SKD if self.graph is None else self.graph(slots_SKD), x_SND
+
+    def forward(self, embedded_SND: torch.Tensor, skeletons_SN: torch.Tensor) -> Calls:
+        """Return the calls of each distinct skeleton; spans are numbered from the left."""
+        hole_SN = skeletons_SN == HOLE
+        slots_SKD, x_SND = self.read(embedded_SND, skeletons_SN)
         scores_SKN = self.query(slots_SKD) @ self.key(x_SND).transpose(1, 2) / math.sqrt(x_SND.shape[-1])
         pointer_SKN = scores_SKN.masked_fill(~hole_SN[:, None], -1e9).softmax(-1) * hole_SN[:, None]
         most = max(1, int(hole_SN.sum(1).max()))
@@ -222,17 +233,30 @@ class SCILoop(nn.Module):
         slots: calls of a command, at most.
         longest: actions of a phrase, at most.
         contextual: score each occurrence of a word in its command, instead of each word once.
+        competition: slots share out the words of a skeleton, instead of each reading for itself.
+        gnn: slots exchange messages before they say what they call.
+        reset: every call of a span starts from the same state; without it, it is told which call it is.
+        abstraction: "free" gives each word scores of its own, instead of features of what it looks like.
     """
 
-    def __init__(self, *, width: int, heads: int, features: int, slots: int, longest: int, contextual: bool = False):
+    call_KD: torch.Tensor | None  # noqa: N815 (the shape stands in the name)
+
+    def __init__(
+        self, *, width: int, heads: int, features: int, slots: int, longest: int, contextual: bool = False,
+        competition: bool = False, gnn: bool = False, reset: bool = True, abstraction: Abstraction = "features",
+    ):  # fmt: skip
         super().__init__()
         self.embedding = nn.Embedding(HOLE + 1, width)
         self.context = Block(width, heads, relative=True) if contextual else None
-        self.structure, self.pattern = AbstractionLayer(width, features), AbstractionLayer(width, features)
-        self.outer = OuterLoop(width, heads, slots)
+        free = abstraction == "free"
+        self.structure, self.pattern = (
+            FreeScores(HOLE + 1) if free else AbstractionLayer(width, features) for _ in range(2)
+        )
+        self.outer = OuterLoop(width, heads, slots, competition, gnn)
         self.inner = InnerLoop(width, longest)
         self.scaffold = Scaffold(width, longest)
         self.lexicon = nn.Linear(width, len(ACTIONS))
+        self.register_buffer("call_KD", None if reset else torch.randn(slots, width))
 
     def scores(self, words_BN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return how much each word is structure, and if it is not, how much it is pattern, [B, N]; 0 for padding."""
@@ -246,13 +270,29 @@ class SCILoop(nn.Module):
     def programs(self, spans: Spans, scaffold: bool = False) -> tuple[Calls, Phrases]:
         """Return the calls of each distinct skeleton and the phrases of each distinct span.
 
-        With `scaffold` phrases are those of the scaffold.
+        With `scaffold` phrases are those of the scaffold. Without `reset` those of call k begin at k * U.
         """
         if scaffold:
-            phrases = self.scaffold(self.embedding(spans.words_UN), spans.words_UN)
+            phrases = self.taught(spans.words_UN)
         else:
             phrases, _ = self.phrases(spans.patterns_UN, spans.words_UN)
         return self.outer(self.embedding(spans.skeletons_SN), spans.skeletons_SN), phrases
+
+    @property
+    def calls(self) -> int:
+        """In how many ways a phrase is said: once, or without `reset` for each call."""
+        return 1 if self.call_KD is None else len(self.call_KD)
+
+    def slots_of(self, words_BN: torch.Tensor) -> torch.Tensor:
+        """Return the slots of each command with its likelier roles, [B, K, D]."""
+        spans = cut(words_BN, self.hard_roles(words_BN))
+        slots_SKD, _ = self.outer.read(self.embedding(spans.skeletons_SN), spans.skeletons_SN)
+        return slots_SKD[spans.skeleton_R]
+
+    def taught(self, words_UN: torch.Tensor) -> Phrases:
+        """Return the scaffold's phrases of distinct spans."""
+        phrases: Phrases = self.scaffold(*told(self.embedding(words_UN), words_UN, self.call_KD))
+        return phrases
 
     def phrases(
         self, patterns_UN: torch.Tensor, words_UN: torch.Tensor, learn_words: bool = True
@@ -260,7 +300,9 @@ class SCILoop(nn.Module):
         """Return the phrases of distinct spans and the pointers to their words, [U, L, N]."""
         every_VD = self.embedding.weight if learn_words else self.embedding.weight.detach()
         lexicon_UNA = self.lexicon(every_VD).softmax(-1)[words_UN]
-        return self.inner(every_VD[patterns_UN], patterns_UN, lexicon_UNA)
+        embedded_UND, patterns_UN = told(every_VD[patterns_UN], patterns_UN, self.call_KD)
+        said: tuple[Phrases, torch.Tensor] = self.inner(embedded_UND, patterns_UN, lexicon_UNA.repeat(self.calls, 1, 1))
+        return said
 
     def hard_roles(self, words_BN: torch.Tensor) -> torch.Tensor:
         """Return the likelier role of each word, [B, N]; 0 for padding."""
@@ -276,16 +318,19 @@ class SCILoop(nn.Module):
         """
         spans = cut(words_BN, self.hard_roles(words_BN))
         calls, phrases = self.programs(spans, scaffold)
-        ends_UL = phrases.end_UL > 0.5
-        ends_UL[:, -1] = True
-        lengths, actions = (ends_UL.long().argmax(-1) + 1).tolist(), phrases.action_ULA.argmax(-1).tolist()
-        said = [tuple(row[:length]) for row, length in zip(actions, lengths, strict=True)]
+        said, distinct = phrases.greedy(), len(spans.words_UN)
         stops_SK = calls.stop_RK > 0.5
         stops_SK[:, -1] = True
         counts, pointers = (stops_SK.long().argmax(-1) + 1).tolist(), calls.pointer_RKJ.argmax(-1).tolist()
         called = [row[:count] for row, count in zip(pointers, counts, strict=True)]
         return [
-            tuple(action for span in called[skeleton] for action in said[mine[span]]) if count else ()
+            tuple(
+                step
+                for k, span in enumerate(called[skeleton])
+                for step in said[(k * distinct + mine[span]) % len(said)]
+            )
+            if count
+            else ()
             for skeleton, mine, count in zip(
                 spans.skeleton_R.tolist(), spans.span_RJ.tolist(), spans.count_R.tolist(), strict=True
             )
@@ -305,10 +350,13 @@ class SCILoop(nn.Module):
                     if isinstance(part, nn.Linear | nn.LayerNorm | nn.GRU):
                         part.reset_parameters()
                 for part in child.modules():
-                    if isinstance(part, AbstractionLayer | OuterLoop | Block | InnerLoop | Scaffold):
+                    if isinstance(part, _DRAWN):
                         part.start_anew()
                 drawn.extend(child.parameters())
         return drawn
+
+
+_DRAWN = FreeScores | AbstractionLayer | OuterLoop | CallGraph | Block | InnerLoop | Scaffold
 
 
 def cut(words_RN: torch.Tensor, roles_RN: torch.Tensor) -> Spans:
