@@ -18,6 +18,8 @@ from trimtab_systems.sci.losses import Aids, Loss
 from trimtab_systems.sci.model import SCILoop
 
 Part = Literal["outer", "inner", "whole"]
+COPIED = 0.9
+"""Share of the spans whose phrase the inner loop must say as the scaffold does; of the others either may be right."""
 _LEARNT: Mapping[Part, tuple[str, ...]] = {
     "outer": ("embedding", "context", "structure", "outer", "scaffold"),
     "inner": ("pattern", "inner", "lexicon"),
@@ -155,7 +157,7 @@ class Course:
         over = done >= longest
         if part == "whole" and (reached >= 1.0 or (over and reached >= fit)):
             self.place.done = True
-        elif part == "inner" and reached >= 1.0 and done >= longest // 2:
+        elif part == "inner" and reached >= COPIED and done >= longest // 2:
             self._begin("whole", step)
         elif part == "outer" and reached >= fit:
             self._begin("inner", step)

@@ -74,9 +74,9 @@ class Encoded(NamedTuple):
         lengths_B: int64, actions of each example.
     """
 
-    words_BN: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    actions_BT: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    lengths_B: torch.Tensor  # noqa: N815 (the shape stands in the name)
+    words_BN: torch.Tensor
+    actions_BT: torch.Tensor
+    lengths_B: torch.Tensor
 
 
 def interpret(words: Sequence[str]) -> tuple[str, ...]:

@@ -1,1 +1,3 @@
+"""How this system is known to break."""
+
 FAULTS = ()

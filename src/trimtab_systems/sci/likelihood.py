@@ -2,8 +2,8 @@
 
 A command calls its spans in some order, at most K times; each call emits the phrase of its span, at most L actions, and
 then the caller goes on or stops. Which call emitted which actions is not known, so all ways are summed by a forward
-recursion over (calls made, actions emitted). R rows (a command with one choice of roles), J spans, T actions, U distinct
-spans. Probabilities are plain doubles: 8 calls of 8 actions stay far above the smallest double.
+recursion over (calls made, actions emitted). R rows (a command with one choice of roles), J spans, T actions, U
+distinct spans. Probabilities are plain doubles: 8 calls of 8 actions stay far above the smallest double.
 """
 
 from __future__ import annotations
@@ -88,10 +88,10 @@ def steady_log_likelihood(
     length_R: torch.Tensor,
     lengths: int,
 ) -> torch.Tensor:
-    """Return the same without subsidy where the length of a span's phrase is drawn once a command, and not at each call.
+    """Return the same without subsidy where the length of a span's phrase is drawn once a command, not at each call.
 
-    A span whose phrase is now one action and now two can say by chance what takes three; the plain likelihood gets stuck
-    there. Only the likeliest lengths of each span are tried, and rows of more than three spans count as impossible.
+    A span whose phrase is now one action and now two can say by chance what takes three; the plain likelihood gets
+    stuck there. Only the likeliest lengths of each span are tried, and rows of more than three spans count as impossible.
 
     Args:
         calls, phrases, span_RJ, actions_RT, length_R: see `log_likelihood`.
@@ -125,10 +125,11 @@ def steady_log_likelihood(
         last_SC1 = length_R[row_S][:, None, None].expand(-1, alpha_SCT.shape[1], 1)
         total_S = emitted_SJCT.new_zeros(len(row_S))
         for k in range(stop_SK.shape[1]):
-            alpha_SCT = sum(
+            each_SCT = [
                 pointer_SKJ[:, k, j, None, None] * by_end_SJCT[:, j] * alpha_SCT.gather(2, start_SJCT[:, j])
                 for j in range(spans)
-            )
+            ]
+            alpha_SCT = torch.stack(each_SCT).sum(0)
             total_S = total_S + alpha_SCT.gather(2, last_SC1)[..., 0].sum(1) * stop_SK[:, k]
             alpha_SCT = alpha_SCT * (1.0 - stop_SK[:, k])[:, None, None]
         likelihood_R = likelihood_R.index_put((row_S,), total_S)

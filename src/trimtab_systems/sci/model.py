@@ -239,7 +239,7 @@ class SCILoop(nn.Module):
         abstraction: "free" gives each word scores of its own, instead of features of what it looks like.
     """
 
-    call_KD: torch.Tensor | None  # noqa: N815 (the shape stands in the name)
+    call_KD: torch.Tensor | None
 
     def __init__(
         self, *, width: int, heads: int, features: int, slots: int, longest: int, contextual: bool = False,

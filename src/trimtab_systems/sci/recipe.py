@@ -140,7 +140,8 @@ class Config:
              "floors_until"), (1.0, math.inf)
         )  # fmt: skip
         least = dict.fromkeys(
-            ("explorations", "examples", "split_seed", "guesses_until", "steady_from", "steady", "content_cost", "pattern_from",
+            ("explorations", "examples", "split_seed", "guesses_until", "steady_from", "steady", "content_cost",
+             "pattern_from",
              "weight_decay", "call_bonus"), (0.0, math.inf)
         )  # fmt: skip
         shares = dict.fromkeys(("fit", "balanced", "reaches"), (0.0, 1.0))
@@ -178,7 +179,8 @@ class Step(NamedTuple):
 def tiny() -> Config:
     """Return the settings of a run of some seconds: the outer loop and the roles of few commands, no more."""
     return Config(
-        width=32, batch=32, outer_steps=60, pattern_from=5, inner_steps=20, whole_steps=20, explorations=0, guesses_until=60,
+        width=32, batch=32, outer_steps=60, pattern_from=5, inner_steps=20, whole_steps=20, explorations=0,
+        guesses_until=60,
         fit_examples=100, evaluate_every=25, reaches=0.0, examples=2000,
     )  # fmt: skip
 
@@ -309,6 +311,7 @@ class Draw:
         self.by_words = [(words_N == count).nonzero()[:, 0] for count in words_N.unique().tolist()]
 
     def __call__(self, number: int) -> Step:
+        """Return the batch of an update."""
         count, size = len(self.encoded.lengths_B), min(self.config.batch, len(self.encoded.lengths_B))
         per_pass = count // size
         shuffled = torch.Generator().manual_seed((self.seed * 1_000_003 + number // per_pass) * 2)
@@ -342,14 +345,15 @@ class Fit:
 
     @torch.no_grad()
     def spans(self) -> float:
-        """Return the share of the distinct spans of the sample whose phrase the inner loop says as the scaffold does."""
+        """Return the share of the sample's distinct spans whose phrase the inner loop says as the scaffold does."""
         words_BN = self.sample.words_BN
         spans = cut(words_BN, self.model.hard_roles(words_BN))
         here_U = (spans.words_UN > 0).any(-1)
         taught = self.model.scaffold(self.model.embedding(spans.words_UN), spans.words_UN)
         said, _ = self.model.phrases(spans.patterns_UN, spans.words_UN)
         pairs = list(zip(taught.greedy(), said.greedy(), here_U.tolist(), strict=True))
-        return sum(one == other for one, other, here in pairs if here) / max(int(here_U.sum()), 1)
+        same = [one == other for one, other, here in pairs if here]
+        return sum(same) / max(len(same), 1)
 
 
 def represent(model: nn.Module, step: Step, shift: int) -> torch.Tensor:

@@ -30,8 +30,8 @@ class Encoding:
         state: what the decoder begins with.
     """
 
-    memory_BND: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    mask_BN: torch.Tensor  # noqa: N815 (the shape stands in the name)
+    memory_BND: torch.Tensor
+    mask_BN: torch.Tensor
     state: State
 
 
@@ -58,9 +58,9 @@ class Decoded:
         stop_BT: None; EOS is a symbol like the others.
     """
 
-    logits_BTV: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    hidden_BTD: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    stop_BT: None = None  # noqa: N815 (the shape stands in the name)
+    logits_BTV: torch.Tensor
+    hidden_BTD: torch.Tensor
+    stop_BT: None = None
 
 
 class LstmNetwork(nn.Module):

@@ -30,8 +30,8 @@ class Intervention:
             what flows in by as much (soft intervention); 0 does nothing. What flows out of a slot is never cut.
     """
 
-    slots_BK: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    values_BKD: torch.Tensor  # noqa: N815 (the shape stands in the name)
+    slots_BK: torch.Tensor
+    values_BKD: torch.Tensor
     strength: float = 1.0
 
     def __post_init__(self) -> None:
@@ -62,8 +62,8 @@ class Bound(NamedTuple):
             to 1.
     """
 
-    slots_BKD: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    attention_BKN: torch.Tensor  # noqa: N815 (the shape stands in the name)
+    slots_BKD: torch.Tensor
+    attention_BKN: torch.Tensor
 
 
 class Binding(nn.Module):

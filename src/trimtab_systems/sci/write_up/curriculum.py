@@ -122,17 +122,17 @@ class Micro(NamedTuple):
         other_labels_XT: what it shall write then.
     """
 
-    words_BS: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    inputs_BT: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    labels_BT: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    lengths_B: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    template_B: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    partner_BS: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    template_partner_B: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    swapped_X: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    other_XS: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    other_inputs_XT: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    other_labels_XT: torch.Tensor  # noqa: N815 (the shape stands in the name)
+    words_BS: torch.Tensor
+    inputs_BT: torch.Tensor
+    labels_BT: torch.Tensor
+    lengths_B: torch.Tensor
+    template_B: torch.Tensor
+    partner_BS: torch.Tensor
+    template_partner_B: torch.Tensor
+    swapped_X: torch.Tensor
+    other_XS: torch.Tensor
+    other_inputs_XT: torch.Tensor
+    other_labels_XT: torch.Tensor
 
 
 class Batch(NamedTuple):

@@ -42,20 +42,20 @@ class Encoding:
         binding_BKN: which word's content each slot read; rows sum to 1.
     """
 
-    words_BN: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    mask_BN: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    embedded_BND: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    memory_BND: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    found_BKD: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    slots_BKD: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    slots_bound_BKD: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    scores_BN: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    features_BNF: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    slot_attention_BKN: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    edges_BKK: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    edge_vectors_BKKE: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    content_BND: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    binding_BKN: torch.Tensor  # noqa: N815 (the shape stands in the name)
+    words_BN: torch.Tensor
+    mask_BN: torch.Tensor
+    embedded_BND: torch.Tensor
+    memory_BND: torch.Tensor
+    found_BKD: torch.Tensor
+    slots_BKD: torch.Tensor
+    slots_bound_BKD: torch.Tensor
+    scores_BN: torch.Tensor
+    features_BNF: torch.Tensor
+    slot_attention_BKN: torch.Tensor
+    edges_BKK: torch.Tensor
+    edge_vectors_BKKE: torch.Tensor
+    content_BND: torch.Tensor
+    binding_BKN: torch.Tensor
 
     @property
     def slot_shares_BKN(self) -> torch.Tensor:  # noqa: N802 (the shape stands in the name)
@@ -97,9 +97,9 @@ class Decoded:
         cache: the one that was given, longer by the inputs.
     """
 
-    logits_BTV: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    stop_BT: torch.Tensor | None  # noqa: N815 (the shape stands in the name)
-    hidden_BTD: torch.Tensor  # noqa: N815 (the shape stands in the name)
+    logits_BTV: torch.Tensor
+    stop_BT: torch.Tensor | None
+    hidden_BTD: torch.Tensor
     cache: Cache | None = None
 
 

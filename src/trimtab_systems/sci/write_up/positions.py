@@ -28,8 +28,8 @@ class Where:
         bias_HQK: (H, Q, K), added to the scores; None where positions are not a bias.
     """
 
-    turn_NR: torch.Tensor | None = None  # noqa: N815 (the shape stands in the name)
-    bias_HQK: torch.Tensor | None = None  # noqa: N815 (the shape stands in the name)
+    turn_NR: torch.Tensor | None = None
+    bias_HQK: torch.Tensor | None = None
 
 
 def rotate(x: torch.Tensor, where: Where) -> torch.Tensor:

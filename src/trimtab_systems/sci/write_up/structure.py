@@ -193,13 +193,13 @@ class Structure(NamedTuple):
         vectors_BKKE: (B, K, K, E), on the edges.
     """
 
-    found_BKD: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    slots_BKD: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    scores_BN: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    features_BNF: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    attention_BKN: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    edges_BKK: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    vectors_BKKE: torch.Tensor  # noqa: N815 (the shape stands in the name)
+    found_BKD: torch.Tensor
+    slots_BKD: torch.Tensor
+    scores_BN: torch.Tensor
+    features_BNF: torch.Tensor
+    attention_BKN: torch.Tensor
+    edges_BKK: torch.Tensor
+    vectors_BKKE: torch.Tensor
 
 
 class StructuralEncoder(nn.Module):

@@ -54,16 +54,16 @@ class T5Cache:
 class T5Encoding(NamedTuple):
     """What the commands are to the decoder: memory (B, M, D), and the words of it (B, M)."""
 
-    memory_BMD: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    there_BM: torch.Tensor  # noqa: N815 (the shape stands in the name)
+    memory_BMD: torch.Tensor
+    there_BM: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class T5Decoded:
     """What may follow; see `generate.Decoded`."""
 
-    logits_BTV: torch.Tensor  # noqa: N815 (the shape stands in the name)
-    stop_BT: None = None  # noqa: N815 (the shape stands in the name)
+    logits_BTV: torch.Tensor
+    stop_BT: None = None
 
 
 class _Layer(NamedTuple):
