@@ -133,7 +133,7 @@ def explain(model: SCILoop, words_BN: torch.Tensor) -> list[Explained]:
         )
     ]
     pointers, stops = calls.pointer_RKJ.tolist(), calls.stop_RK.tolist()
-    found = []
+    found, distinct = [], len(spans.words_UN)
     for row, (length, count, skeleton, numbers) in enumerate(
         zip(
             (words_BN > 0).sum(1).tolist(),
@@ -153,8 +153,11 @@ def explain(model: SCILoop, words_BN: torch.Tensor) -> list[Explained]:
                 spans=runs,
                 calls=called,
                 phrases=tuple(
-                    tuple((action, runs[span][0] + place) for action, place in phrase_of[numbers[span]])
-                    for span, _, _ in called
+                    tuple(
+                        (action, runs[span][0] + place)
+                        for action, place in phrase_of[(k * distinct + numbers[span]) % len(phrase_of)]
+                    )
+                    for k, (span, _, _) in enumerate(called)
                 ),
             )
         )

@@ -47,7 +47,7 @@ class Variations:
     competition: bool = False
     """Slots share out the words of a skeleton, instead of each reading for itself."""
     reset: bool = True
-    """Every call of a span starts from the same state; False: it is told which one it is. Then `steady` does nothing."""
+    """Every call of a span starts from the same state; False: it is told which call it is; no `steady` then."""
     abstraction: Abstraction = "features"
     """"free": each word has scores of its own, instead of features of what it looks like."""
     gnn: bool = False
@@ -63,8 +63,8 @@ class Variations:
             raise ConfigError(f"abstraction: expected one of features, free, got {self.abstraction!r}")
         if self.abstraction == "free" and contextual:
             raise ConfigError(
-                "abstraction: 'free' gives a word one score wherever it stands, expected 'features' with contextual=true; "
-                "leave one of the two out"
+                "abstraction: 'free' gives a word one score wherever it stands, expected 'features' with "
+                "contextual=true; leave one of the two out"
             )
         for name in ("scl_weight", "orthogonality"):
             if not 0.0 <= getattr(self, name) < math.inf:
@@ -180,7 +180,7 @@ _TEMPLATE = torch.tensor([0, *(1 if word in ACTION_WORDS else 2 + place for plac
 
 def templates(words_PN: torch.Tensor) -> torch.Tensor:
     """Return a number for the template of each command, [P]: two that differ in action words alone have the same."""
-    _, number_P = _TEMPLATE[words_PN].unique(dim=0, return_inverse=True)
+    number_P: torch.Tensor = _TEMPLATE[words_PN].unique(dim=0, return_inverse=True)[1]
     return number_P
 
 
