@@ -2,20 +2,23 @@
 
 import json
 import math
+import sys
 from dataclasses import replace
 
 import pytest
 
 from trimtab.detectors import DETECTORS, LoggedLossNotFinite, MilestoneMissed
 from trimtab.diagnose import diagnose, settings_changed
-from trimtab.errors import RunError
+from trimtab.errors import RunError, UserError
 from trimtab.hypotheses import NONE_OF_THESE, Gate, Hypothesis, Weight
 from trimtab.hypotheses._weigh import SETTINGS_DECIBANS
 from trimtab.judge import History, Judge
 from trimtab.milestone import Milestone
 from trimtab.records import Finding, Note, Outcome, Remedy, Severity, Signal, Unknown
+from trimtab.report.catalogue import explain, own_entries
 from trimtab.report.page import answer_rows, finding_rows
 from trimtab.run import Run, RunWriter, safe_json
+from trimtab.system import find_system
 
 JUDGED = ("gradients-accumulate", "loss-not-finite", "gradient-exploding")
 PLAIN = {"loss": 1.0, "gradient_norm": 0.5, "gradients_carried": 0.0}
@@ -451,3 +454,50 @@ def test_diagnose_writes_nothing(tmp_path):
     before = {path: path.read_bytes() for path in sorted(run.path.rglob("*")) if path.is_file()}
     diagnose(run, rejudge=True)
     assert {path: path.read_bytes() for path in sorted(run.path.rglob("*")) if path.is_file()} == before
+
+
+# -- what the run's system knows --------------------------------------------------------------------------------------
+
+SICK = {"events": [finding("gradient-norm-alarming", Severity.WARNING)], "judged": ("gradient-norm-alarming",)}
+
+
+def test_causes_that_only_the_runs_system_knows_are_weighed(tmp_path):
+    """The rule of the system `sci` speaks for a cause that stands in no catalogue."""
+    assert diagnose(write(tmp_path / "a", **SICK)).diagnoses[0].cause == NONE_OF_THESE
+    named = write(tmp_path / "b", system="sci", **SICK)
+    assert "write-up-unstable" in [one.cause for one in diagnose(named).diagnoses]
+    assert [one.cause for one in diagnose(named, hypotheses=()).diagnoses] == [NONE_OF_THESE]
+
+
+def test_the_rules_of_the_runs_system_judge_again(tmp_path):
+    values = {"gradient_norm/all": 1000.0}
+    rows = [Signal(step=step, update=step, time=float(step), values=values) for step in range(0, 90, 10)]
+    verdict = diagnose(write(tmp_path, rows=rows, system="sci"), rejudge=True)
+    assert "gradient-norm-alarming" in [one.code for one in verdict.findings]
+
+
+def test_a_system_that_is_not_installed_is_no_error_and_one_that_cannot_be_loaded_is_remarked_on(tmp_path, monkeypatch):
+    verdict = diagnose(write(tmp_path / "a", system="gone", **SICK))
+    assert (verdict.diagnoses[0].cause, verdict.remarks) == (NONE_OF_THESE, ())
+
+    def broken(name):
+        raise ImportError("no module named 'nowhere'")
+
+    monkeypatch.setattr(sys.modules["trimtab.diagnose"], "find_system", broken)  # the name is that of the function too
+    verdict = diagnose(write(tmp_path / "b", system="sci", **SICK))
+    assert verdict.diagnoses[0].cause == NONE_OF_THESE
+    assert any("'sci' cannot be loaded" in remark and "nowhere" in remark for remark in verdict.remarks)
+    assert diagnose(write(tmp_path / "c", system="sci")).remarks == ()
+
+
+def test_the_report_says_what_a_rule_of_the_runs_system_is(tmp_path):
+    verdict = diagnose(write(tmp_path, system="sci", **SICK))
+    (row,) = finding_rows(verdict, {}, "sci")
+    assert row.label == "F1"
+    assert explain("gradient-norm-alarming").code == "gradient-norm-alarming"
+    assert "write-up-unstable" in [cause for cause, _, _ in explain("gradient-norm-alarming").causes]
+    assert explain("write-up-unstable").kind == "hypothesis"
+    with pytest.raises(UserError, match="nothing is called"):
+        explain("write-up-unstable", ())
+    own = own_entries(find_system("sci"), "hypotheses")
+    assert {entry.kind for entry in own} == {"hypothesis"}

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -10,13 +11,15 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from trimtab.actions import Notify, RollBack
+from trimtab.actions import EarlyStop, Notify, RollBack
 from trimtab.batches import Batches
+from trimtab.checkpoint import load
 from trimtab.checkpoint.rotation import Checkpoints
 from trimtab.config import as_dict
 from trimtab.detectors import DETECTORS
 from trimtab.errors import RunError, UserError
 from trimtab.judge import replay
+from trimtab.patience import Patience
 from trimtab.resume import config_of
 from trimtab.run import Run
 from trimtab.system import Fault, System, Training
@@ -255,6 +258,47 @@ def test_numbers_without_meaning_are_refused_before_anything_is_made(tmp_path):
         with pytest.raises(UserError, match=f"{next(iter(wrong))}: expected a whole number"):
             train(TOY, root=tmp_path, **wrong)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("restore", [True, False])
+def test_an_early_stop_leaves_a_checkpoint_of_the_weights_that_it_leaves(tmp_path, restore):
+    """The metric is best at update 10; it stops before update 21, where a checkpoint of update 20 was made already."""
+    metric = iter([1.0, 0.5, 2.0, 3.0, 4.0])
+
+    def patient(config, seed):
+        training = build(config, seed)
+        waits = Patience(metric="validation/distance", better="lower", patience=2)
+        return dataclasses.replace(training, evaluate=lambda: {"distance": next(metric)}, early_stop=waits)
+
+    respond = {"patience-spent": EarlyStop(restore_best=restore)}
+    run, training = trained(tmp_path, build=patient, seed=3, respond=respond)
+    assert run.status == "stopped"
+    newest = Checkpoints(run.path / "checkpoints").all()[0]
+    assert newest.step == 20
+    again = build(Config(), 0)
+    load(newest.path, again.model, name="model")
+    stored, left = again.model.state_dict(), training.model.state_dict()
+    assert all(torch.equal(stored[name], left[name]) for name in left)
+    at_20, _ = trained(tmp_path / "whole", seed=3, keep=9)
+    load(at_20.path / "checkpoints" / newest.path.name, again.model, name="model")
+    assert all(torch.equal(one, left[name]) for name, one in again.model.named_parameters()) != restore
+
+
+def test_a_training_that_has_finished_keeps_its_last_checkpoint_and_is_over_when_it_is_gone_on_with(tmp_path):
+    def ending(config, seed):
+        training = build(config, seed)
+        batches = training.batches
+        return dataclasses.replace(training, finished=lambda: (batches.epoch, batches.position) >= (1, 3))
+
+    run, _ = trained(tmp_path, build=ending, seed=3)
+    assert run.status == "finished"
+    assert Checkpoints(run.path / "checkpoints").all()[0].step == 10
+    first, _ = trained(tmp_path / "cut", build=ending, seed=3, stop_at=10)
+    for older in Checkpoints(first.path / "checkpoints").all()[1:]:
+        shutil.rmtree(older.path)
+    again, _ = trained(tmp_path / "cut", build=ending, resume=first)
+    assert again.status == "finished"
+    assert not [row for row in again.rows() if row.attempt == 1 and "loss" in row.values]
 
 
 def test_about_ten_checkpoints_are_made_and_the_newest_kept(tmp_path):

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from trimtab.actions import Stop
+from trimtab.actions import Notify, Stop
 from trimtab.compare import OF_THE_MACHINE
+from trimtab.detectors._detector import Detector
 from trimtab.errors import UserError
 from trimtab.milestone import Milestone
 from trimtab.records import Severity
@@ -139,6 +140,49 @@ def test_evaluations_come_as_often_as_planned_and_at_the_end(tmp_path):
     assert values_of(run, "validation/updates") == [4.0, 6.0]
     run = train(TOY, overrides=["steps=8"], root=tmp_path)
     assert values_of(run, "validation/updates") == [4.0, 8.0]
+
+
+def done_after(count, **given):
+    """TOY, each training of which says after so many updates that it has finished."""
+
+    def ending(config, seed):
+        training = build(config, seed)
+        return dataclasses.replace(training, finished=lambda: len(training.model.norms) >= count, **given)
+
+    return dataclasses.replace(TOY, build=ending)
+
+
+def test_a_training_that_has_finished_is_evaluated_once_more_and_takes_no_further_update(tmp_path):
+    told = []
+    run = train(done_after(5), root=tmp_path, progress=lambda done, *_: told.append(done))
+    assert run.status == "finished"
+    assert values_of(run, "validation/updates") == [4.0, 5.0]
+    assert told == [1, 2, 3, 4, 5]
+    assert values_of(train(done_after(4), root=tmp_path), "validation/updates") == [4.0]
+    assert values_of(train(done_after(99), root=tmp_path), "validation/updates") == [4.0, 6.0]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SecondUpdate(Detector):
+    """The second update has come."""
+
+    reads: tuple[str, ...] = ("loss",)
+
+    def detect(self, trace):
+        if trace.step != 1:
+            return None
+        return self.finding(trace, severity=Severity.WARNING, summary="", measured=1.0, threshold=0.0)
+
+
+def test_a_training_may_bring_rules_and_answers_of_its_own_and_what_the_caller_gives_replaces_the_answers(tmp_path):
+    system = done_after(6, respond={SecondUpdate.code: Notify()}, detectors=(SecondUpdate(),))
+    run = train(system, root=tmp_path)
+    assert {(one.action, one.code) for one in run.outcomes()} == {("notify", "second-update")}
+    run = train(system, root=tmp_path, respond={SecondUpdate.code: Stop()})
+    assert [one.action for one in run.outcomes()] == ["stop"]
+    run = train(system, root=tmp_path, respond={})
+    assert "second-update" in {finding.code for finding in run.findings()}
+    assert run.outcomes() == []
 
 
 def test_progress_is_told_after_each_update(tmp_path):

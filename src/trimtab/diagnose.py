@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from trimtab.detectors import DETECTORS, MilestoneMissed, PatienceSpent
@@ -19,6 +20,7 @@ from trimtab.milestone import Milestone
 from trimtab.patience import Patience
 from trimtab.records import Diagnosis, Finding, Outcome, Severity, Unknown
 from trimtab.run import Run, list_runs
+from trimtab.system import System, find_system, system_names
 
 CLOSE = 5.0
 """Two causes within so many decibans (a factor of 3) are not told apart by what was measured."""
@@ -140,7 +142,7 @@ def diagnose(
     *,
     good: Run | None = None,
     rejudge: bool = False,
-    hypotheses: Sequence[Hypothesis] = HYPOTHESES,
+    hypotheses: Sequence[Hypothesis] | None = None,
     detectors: Sequence[Detector] = DETECTORS,
     ignore: Sequence[Ignore] = (),
 ) -> Verdict:
@@ -151,8 +153,9 @@ def diagnose(
         good: a run to compare the settings with; else the newest run beside this one that has its name and project
             and the mark "good".
         rejudge: judge the stored rows again with `detectors`, rest on that, and list what differs from what is stored.
-        hypotheses: the causes to weigh.
-        detectors: today's rules; also asked which of them judged, when the run ended too early to have written that.
+        hypotheses: the causes to weigh; those of the catalogue, and of the System that the run trained, when None.
+        detectors: today's rules, to which those of the run's System are added; also asked which of them judged, when
+            the run ended too early to have written that.
         ignore: findings to leave out, beside those that the run itself was told to leave out.
 
     Raises:
@@ -160,8 +163,9 @@ def diagnose(
     """
     remarks: list[str] = []
     stored = run.events()
-    again = _replay(run, detectors, ignore) if rejudge else None
-    events, coverage = again or _without((stored, _coverage(run, stored, detectors, remarks)), ignore)
+    own = _Own(run, remarks)
+    again = _replay(run, own.rules(detectors), ignore) if rejudge else None
+    events, coverage = again or _without((stored, _coverage(run, stored, detectors, own, remarks)), ignore)
     lives = _lives(events)
     outcomes = run.outcomes()
     attempt = _latest_attempt(outcomes, events)
@@ -174,7 +178,7 @@ def diagnose(
     diagnoses: tuple[Diagnosis, ...] = ()
     if any(_worst(life).severity >= Severity.WARNING for life in about_training):
         diagnoses = rank(
-            hypotheses,
+            (*HYPOTHESES, *own.hypotheses) if hypotheses is None else hypotheses,
             [life[0] for life in about_training],
             set(coverage.judged) - coverage.left_out,
             {*coverage.unknown, *coverage.left_out},
@@ -217,6 +221,41 @@ def settings_changed(good: Run, this: Run) -> dict[str, tuple[Any, Any]]:
 
 
 # -- reading the record ----------------------------------------------------------------------------------------------
+
+
+class _Own:
+    """What the System that a run trained adds to the catalogues; loaded when it is asked for, since it may need torch.
+
+    A System that is not installed here adds nothing, and one that cannot be loaded is remarked on.
+    """
+
+    def __init__(self, run: Run, remarks: list[str]):
+        self._run, self._remarks = run, remarks
+
+    @cached_property
+    def _system(self) -> System | None:
+        name = self._run.facts.system
+        if not name or name not in system_names():
+            return None
+        try:
+            return find_system(name)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with somebody's system, the run can be read
+            self._remarks.append(
+                f"the system {name!r} cannot be loaded, so its own rules and causes are left out: "
+                f"{type(error).__name__}: {error}"
+            )
+            return None
+
+    @property
+    def hypotheses(self) -> tuple[Hypothesis, ...]:
+        """The causes that the System knows."""
+        return () if self._system is None else tuple(self._system.hypotheses)
+
+    def rules(self, detectors: Sequence[Detector]) -> tuple[Detector, ...]:
+        """Return these rules and those of the System."""
+        there = {rule.code for rule in detectors}
+        own = () if self._system is None else self._system.detectors
+        return (*detectors, *(rule for rule in own if rule.code not in there))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,12 +330,15 @@ def _ignored(run: Run, coverage: _Coverage, ignore: Sequence[Ignore], remarks: l
     return tuple(Ignored(rule=r, because=why, count=coverage.ignored.get(r, 0)) for r, why in wanted.items())
 
 
-def _coverage(run: Run, events: Iterable[Event], detectors: Sequence[Detector], remarks: list[str]) -> _Coverage:
+def _coverage(
+    run: Run, events: Iterable[Event], detectors: Sequence[Detector], own: _Own, remarks: list[str]
+) -> _Coverage:
     """Return what was judged: as it is stored, or by a replay where the run ended too early to have written it."""
     facts = run.facts
     if "judged" in facts.model_fields_set:
         return _Coverage(judged=facts.judged, unknown=facts.not_judged, ignored=facts.ignored)
     remarks.append("the run has not closed its record; which rules judged was found by judging its rows again")
+    detectors = own.rules(detectors)
     try:
         again = _replay(run, detectors)[1]
     except RunError as error:

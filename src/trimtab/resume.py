@@ -221,6 +221,14 @@ class Keeper:
         if self.every and (last or done % self.every == 0):
             self._save(guard)
 
+    def keep_last(self, guard: Guard) -> None:
+        """Make a checkpoint of what the training is now, in place of one after the same update that held other weights.
+
+        An early stop puts the best weights back when the last ones may have been stored already.
+        """
+        if self._checkpoints is not None and self.every:
+            self._save(guard, replace=True)
+
     def close(self) -> None:
         """Let others go on with the run."""
         if self._checkpoints is not None:
@@ -229,11 +237,11 @@ class Keeper:
     def _in(self, run: Path) -> Checkpoints:
         return Checkpoints(run / FOLDER, keep=self.keep, good_after=min(GOOD_AFTER, max(self.every, 1)))
 
-    def _save(self, guard: Guard) -> None:
+    def _save(self, guard: Guard, *, replace: bool = False) -> None:
         assert self._checkpoints is not None
         self.place.streams, self.place.update = dict(guard.measure.streams), guard.measure.update
         try:
-            self._checkpoints.save(self.state, self.place.done)
+            self._checkpoints.save(self.state, self.place.done, replace=replace)
         except Exception as error:  # noqa: BLE001 - no checkpoint is worth a training
             log.warning("no checkpoint was made after update %d (%s); the training goes on", self.place.done, error)
 

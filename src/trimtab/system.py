@@ -34,6 +34,18 @@ class Recorder(Protocol):
     def show(self, name: str, panel: Panel) -> None:
         """Put a table, a map or a scatter of `trimtab.panels` into the run; a later one of the name replaces it."""
 
+    def note(self, kind: str, *, steps: int | None = None, text: str = "", **facts: float | str) -> None:
+        """Announce something that is intended, so that rules which know this kind excuse it for `steps` updates."""
+
+    def examine(
+        self,
+        *,
+        kind: Literal["representation", "latent", "attention"],
+        every: int | None = None,
+        **tensors: torch.Tensor,
+    ) -> None:
+        """Measure tensors now and then: a "representation", a "latent" or an "attention"."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
@@ -86,6 +98,10 @@ class Training:
         represent: (model, batch, shift) -> a row of numbers for each thing of the batch, such as a word, whose input
             was moved by `shift` places: the same things in the same order for every shift, or None where it cannot be
             moved so far. It draws no random numbers; the probe `representation-ignores-position` asks it.
+        respond: finding code -> Action, or several: the answers that the recipe prescribes. `trimtab.train` gives them
+            where its caller gives none; what the caller gives, an empty mapping too, replaces all of them.
+        detectors: rules that this training brings beside those of the catalogue and of its System, such as one whose
+            thresholds are settings.
     """
 
     model: nn.Module
@@ -105,6 +121,8 @@ class Training:
     fixed: Sequence[str] = ()
     observe: Callable[[Recorder, int], None] | None = None
     represent: Callable[[nn.Module, Any, int], torch.Tensor | None] | None = None
+    respond: Mapping[str, Any] | None = None
+    detectors: Sequence[Any] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +151,11 @@ class System:
         raise UserError(
             f"system {self.name!r} has no fault {name!r}.{nearest(name, known)} Known: {', '.join(known) or 'none'}"
         )
+
+
+def system_names() -> tuple[str, ...]:
+    """Return the names of the installed systems; none of them is loaded."""
+    return tuple(sorted({entry.name for entry in entry_points(group="trimtab.systems")}))
 
 
 def find_system(name: str) -> System:

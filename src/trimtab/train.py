@@ -16,6 +16,7 @@ import torch
 
 from trimtab import attach
 from trimtab import config as settings
+from trimtab.actions import EarlyStop
 from trimtab.detectors import DETECTORS
 from trimtab.errors import RunError, TrainingStopped, UserError, nearest
 from trimtab.guard import Guard
@@ -78,7 +79,8 @@ def train(
         seed: of the weights, the data and every random number that the training draws; 0 when None.
         root: where the run folder goes; TRIMTAB_RUNS or ./runs when None.
         name: of the run; by default system, preset and fault.
-        respond: finding code -> Action, or several; or "safe". Without it the Guard only observes.
+        respond: finding code -> Action, or several; or "safe". None takes those that the training brings itself, and
+            where it brings none, or for an empty mapping, the Guard only observes.
         progress: told after each update; reading the loss costs one device sync.
         evaluated: told after each evaluation.
         built: told the training before its first update; it may look at it, and must not change it.
@@ -128,11 +130,11 @@ def train(
             seed=seed,
             config=settings.as_dict(config),
             settings={"preset": preset or "tiny", "fault": fault or ""},
-            respond=respond,
+            respond=training.respond if respond is None else respond,
             milestones=system.milestones(config),
             again=again,
             **{
-                "detectors": (*DETECTORS, *system.detectors),
+                "detectors": (*DETECTORS, *system.detectors, *training.detectors),
                 "state": parts_of(training),
                 "early_stop": training.early_stop,
                 **(guard_options or {}),
@@ -144,7 +146,7 @@ def train(
                     guard.weights_loaded(module, missing, unexpected, changed)
         try:
             with guard:
-                loop(training, guard, progress, keeper, evaluated)
+                _loop_until_stopped(training, guard, progress, keeper, evaluated)
         except TrainingStopped as stopped:
             log.warning("the training was stopped: %s", stopped)
         finally:
@@ -153,6 +155,22 @@ def train(
     if guard.run_path is None:
         raise RunError("the training ran, but no run folder could be made for it; see the warning above, or give root=")
     return Run(guard.run_path)
+
+
+def _loop_until_stopped(
+    training: Training,
+    guard: Guard,
+    progress: Progress | None,
+    keeper: Keeper | None,
+    evaluated: Evaluated | None,
+) -> None:
+    """Run the loop; where an early stop ends it, the weights that it leaves are those of the newest checkpoint."""
+    try:
+        loop(training, guard, progress, keeper, evaluated)
+    except TrainingStopped:
+        if keeper is not None and guard.outcomes and guard.outcomes[-1].action == EarlyStop.name:
+            keeper.keep_last(guard)
+        raise
 
 
 def loop(

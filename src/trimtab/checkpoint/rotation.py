@@ -174,20 +174,21 @@ class Checkpoints:
 
     # -- writing -------------------------------------------------------------------------------------------------
 
-    def save(self, state: TrainingState, step: int, **facts: Any) -> Saved:
+    def save(self, state: TrainingState, step: int, *, replace: bool = False, **facts: Any) -> Saved:
         """Store a training and delete what is too old.
 
         Args:
             state: the training.
             step: how many updates were taken; becomes the name.
+            replace: delete a checkpoint of this step that is there already.
             facts: further arguments of `trimtab.checkpoint.save`, such as `metrics` and `config`.
 
         Returns:
             The folder; or why nothing was stored: weights that are not finite are never taken.
 
         Raises:
-            UserError: there is a checkpoint of this step already, something cannot be stored, or another process
-                writes into this folder.
+            UserError: there is a checkpoint of this step already and it is not to be replaced, something cannot be
+                stored, or another process writes into this folder.
             CheckpointError: the disk refused; the checkpoints that are there stay.
         """
         self.acquire()
@@ -196,6 +197,8 @@ class Checkpoints:
             log.warning("no checkpoint at step %s: %s", step, why)
             return Saved(path=None, refused=why)
         path = self.folder / f"step-{step:012d}"
+        if replace and path.exists():
+            self._delete(path)
         save(path, state, step=step, **facts)
         self._pending[step] = path
         self._rotate()

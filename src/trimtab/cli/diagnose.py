@@ -51,7 +51,8 @@ def _diagnose(
 
     found = find_run(run, root)
     project = find_project() if rejudge else Project()
-    rules = project.thresholds(DETECTORS)
+    declared = (found.config().get("trimtab") or {}).get("detectors") or ()
+    rules = project.thresholds(DETECTORS, known=declared)
     left_out = [Ignore.parse(rule) for rule in ignored(ignore or ())]
     left_out += [Ignore(code=one.code, subject=one.subject, because=one.because) for one in project.ignore]
     verdict = diagnose(

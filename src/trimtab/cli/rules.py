@@ -23,13 +23,17 @@ def _rules(
     kind: Annotated[
         str | None, typer.Argument(metavar="KIND", help="detector, sensor, hypothesis, action, probe, stabilizer; all.")
     ] = None,
+    system: Annotated[
+        str | None, typer.Option("--system", metavar="NAME", help="Only what this installed system adds of its own.")
+    ] = None,
     format: Format = Output.TEXT,
 ) -> int:
     """List what Trimtab measures, detects, blames, does and tests, with one line for each."""
     from trimtab.cli import _show
-    from trimtab.report.catalogue import entries
+    from trimtab.report.catalogue import entries, own_entries
+    from trimtab.system import find_system
 
-    found = entries(kind)
+    found = entries(kind) if system is None else own_entries(find_system(system), kind)
     if format is Output.JSON:
         _show.document([{"kind": entry.kind, "code": entry.code, "summary": entry.summary} for entry in found])
         return 0

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ast
 import inspect
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,9 @@ import trimtab
 from trimtab.detectors import DETECTORS
 from trimtab.errors import UserError, nearest
 from trimtab.hypotheses import HYPOTHESES
+from trimtab.system import System, find_system, system_names
+
+log = logging.getLogger("trimtab")
 
 KINDS = ("detector", "sensor", "hypothesis", "action", "probe", "stabilizer")
 """The kinds of plug-ins that are listed."""
@@ -73,31 +77,59 @@ def entries(kind: str | None = None) -> tuple[Entry, ...]:
     """
     if kind is None:
         return tuple(entry for one in KINDS for entry in entries(one))
-    kind = _PLURALS.get(kind, kind)
-    match kind:
+    match kind_of(kind):
         case "detector":
             return tuple(_detector(rule) for rule in DETECTORS)
         case "hypothesis":
             return tuple(_hypothesis(one) for one in HYPOTHESES)
-        case "sensor" | "action":
-            return tuple(_from_source(kind))
+        case "sensor" | "action" as listed:
+            return tuple(_from_source(listed))
         case "probe":
             return tuple(_probes())
-        case "stabilizer":
+        case _:
             return tuple(_stabilizers())
-    raise UserError(f"rules: there is no kind {kind!r}.{nearest(kind, KINDS)} Known: {', '.join(KINDS)}")
 
 
-def explain(code: str) -> Entry:
+def kind_of(word: str | None) -> str | None:
+    """Return the kind that a word means, also in the plural.
+
+    Raises:
+        UserError: there is no such kind.
+    """
+    kind = None if word is None else _PLURALS.get(word, word)
+    if kind is not None and kind not in KINDS:
+        raise UserError(f"rules: there is no kind {kind!r}.{nearest(kind, KINDS)} Known: {', '.join(KINDS)}")
+    return kind
+
+
+def own_entries(system: System, kind: str | None = None) -> tuple[Entry, ...]:
+    """Return the detectors and hypotheses that a System adds to the catalogues, or those of one kind."""
+    wanted, every = kind_of(kind), (*HYPOTHESES, *system.hypotheses)
+    rules = (_detector(rule, every) for rule in system.detectors)
+    found = (*rules, *map(_hypothesis, system.hypotheses))
+    return tuple(entry for entry in found if wanted in (None, entry.kind))
+
+
+def explain(code: str, systems: Iterable[str] | None = None) -> Entry:
     """Return the entry of a code: a detector's, a cause's, a sensor's, an action's, a probe's or a stabilizer's.
 
-    The first one counts, in this order; the code of a finding that only a probe gives stands for the probe.
+    The first one counts, in this order; the code of a finding that only a probe gives stands for the probe. What no
+    catalogue has is looked for among the rules and causes of systems, which are loaded for that.
+
+    Args:
+        code: what is asked for.
+        systems: names of installed systems; None for all.
 
     Raises:
         UserError: nothing is called that; the message names the nearest code.
     """
     known = {finding: entry for entry in reversed(entries("probe")) for finding in _codes_of(entry)}
     known |= {entry.code: entry for entry in reversed(entries())}
+    for name in (system_names() if systems is None else systems) if code not in known else ():
+        try:
+            known = {entry.code: entry for entry in own_entries(find_system(name))} | known
+        except Exception as error:  # noqa: BLE001 - a system that cannot be loaded explains nothing
+            log.info("the system %r cannot be loaded (%s: %s)", name, type(error).__name__, error)
     if code not in known:
         raise UserError(f"explain: nothing is called {code!r}.{nearest(code, known)} `trimtab rules` lists every code")
     return known[code]
@@ -126,12 +158,12 @@ def _unbroken(paragraph: str) -> str:
     return re.sub(r"\s*\n\s*(?!- |\s)", " ", paragraph)
 
 
-def _detector(rule: Any) -> Entry:
+def _detector(rule: Any, hypotheses: Sequence[Any] = HYPOTHESES) -> Entry:
     documentation = inspect.getdoc(type(rule)) or ""
     texts = _field_texts(type(rule))
     causes = [
         (hypothesis.cause, weight.decibans, str(weight))
-        for hypothesis in HYPOTHESES
+        for hypothesis in hypotheses
         for weight in hypothesis.evidence
         if weight.code == rule.code
     ]

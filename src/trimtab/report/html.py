@@ -81,7 +81,7 @@ def render(run: Run, verdict: Verdict) -> str:
     notes: list[Note] = page.safely(run.notes, [], remarks)
     config: Mapping[str, Any] = page.safely(run.config, {}, remarks)
     panels: Mapping[str, Shown] = page.safely(run.shown, {}, remarks)
-    findings = page.finding_rows(verdict, signals.last)
+    findings = page.finding_rows(verdict, signals.last, run.facts.system)
     causes = page.cause_rows(verdict)
     text = environment().get_template("template.html").render(
         run=run,

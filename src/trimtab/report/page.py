@@ -120,8 +120,14 @@ def labels(findings: Iterable[Finding]) -> dict[str, str]:
     return {finding.id: f"F{place}" for place, finding in enumerate(findings, 1)}
 
 
-def finding_rows(verdict: Verdict, last: Mapping[str, int]) -> list[FindingRow]:
-    """Return the findings, the worst first; `last` is the last step of each stream."""
+def finding_rows(verdict: Verdict, last: Mapping[str, int], system: str = "") -> list[FindingRow]:
+    """Return the findings, the worst first.
+
+    Args:
+        verdict: what is said about the run.
+        last: the last step of each stream.
+        system: the name of the System that was trained, whose rules have documentation too.
+    """
     names = labels(verdict.findings)
     left_at = {one.attempt: one for one in verdict.outcomes if one.result == "done" and one.to_step is not None}
     rows = []
@@ -146,7 +152,7 @@ def finding_rows(verdict: Verdict, last: Mapping[str, int]) -> list[FindingRow]:
                 open=not closed,
                 earlier=earlier,
                 evidence=tuple((name.replace("_", " "), show(value)) for name, value in finding.evidence.items()),
-                about=_about(finding.code),
+                about=_about(finding.code, system),
             )
         )
     return sorted(rows, key=lambda row: (-row.finding.severity, not row.open))
@@ -279,10 +285,10 @@ def safely(call: Any, otherwise: Any, remarks: list[str]) -> Any:
         return otherwise
 
 
-def _about(code: str) -> Mapping[str, str]:
-    """Return the headings of a rule's documentation; nothing for a rule of somebody else's."""
+def _about(code: str, system: str) -> Mapping[str, str]:
+    """Return the headings of a rule's documentation, also of the run's system; nothing for one of somebody else's."""
     try:
-        return explain(code).headings
+        return explain(code, (system,) if system else ()).headings
     except TrimtabError:
         return {}
 

@@ -11,7 +11,8 @@ import torch
 from trimtab.checkpoint import Checkpoints
 from trimtab.errors import ConfigError
 from trimtab.resume import Place, state_of
-from trimtab.system import Training
+from trimtab.system import System, Training
+from trimtab.train import train
 from trimtab_systems.sci.data import carve, open_test, train_of
 from trimtab_systems.sci.write_up import recipe
 from trimtab_systems.sci.write_up.config import WriteUpConfig
@@ -226,6 +227,24 @@ def test_words_that_are_moved_keep_content_and_binding(built: Training):
     built.model.train()
     assert still.shape == (int((batch.micros[0].words_BS != 0).sum()), TINY.width + TINY.slots)
     assert torch.allclose(still, moved, atol=1e-4)
+
+
+def test_a_loss_that_leaps_is_answered_as_the_settings_say(tmp_path: Path):
+    config = replace(TINY, examples=160, evaluate_examples=4, epochs=4, length_phases=(), spike_grace=8, spike_window=4,
+                     spike_grace_after_change=0, scl_warmup_epochs=0.0, spike_action="skip")  # fmt: skip
+
+    def build(config: WriteUpConfig, seed: int) -> Training:
+        training = recipe.build(config, seed)
+        loss, batches = training.loss, training.batches
+        training.loss = lambda model, batch: loss(model, batch) * (50.0 if batches.position == 15 else 1.0)  # type: ignore[attr-defined]  # numbered batches
+        training.steps, training.clip = 20, 1.0
+        return training
+
+    system = System(name="leaping", summary="", presets={"tiny": lambda: config}, build=build)
+    run = train(system, root=tmp_path, checkpoint_every=0)
+    done = [(one.code, one.action, one.step) for one in run.outcomes() if one.result == "done"]
+    assert done == [("loss-above-average", "skip-step", 14)]
+    assert recipe.build(replace(config, spike_action="none"), 0).respond == {}
 
 
 def test_milestones_stand_at_the_ends_of_epochs(built: Training):

@@ -21,7 +21,8 @@ from trimtab.system import Training
 from trimtab_systems.sci.data import ACTIONS, EOS, PAD, Example, carve, encode, proxy_of, targets, train_of
 from trimtab_systems.sci.pairs import CONTENT, LeakGuard, Pool
 from trimtab_systems.sci.scores import rates
-from trimtab_systems.sci.write_up import yaml_keys
+from trimtab_systems.sci.write_up import spikes, yaml_keys
+from trimtab_systems.sci.write_up.answers import Answers
 from trimtab_systems.sci.write_up.binding import Binding, Reader
 from trimtab_systems.sci.write_up.config import WriteUpConfig
 from trimtab_systems.sci.write_up.content import ContentEncoder
@@ -168,7 +169,8 @@ def build(config: WriteUpConfig, seed: int) -> Training:
     )
     per_epoch = updates.steps / config.epochs
     objective = Objective(config=config, ramp_steps=updates.steps_in(config.scl_warmup_epochs))
-    monitor = Monitor(learner, objective, optimizer, train, updates.epoch_of)
+    answers = Answers(learner.network, validation, train, config.generation)
+    monitor = Monitor(learner, objective, optimizer, train, updates.epoch_of, answers=answers.show, steps=updates.steps)
     batches = NumberedBatches(updates.make)
     last_phase = max(updates.changes(), default=0)
     evaluation = Evaluation(config=config, model=learner, validation=validation, full_from=last_phase, batches=batches)
@@ -191,6 +193,8 @@ def build(config: WriteUpConfig, seed: int) -> Training:
         parts={"monitor": monitor},
         observe=monitor.observe,
         represent=represent if config.sci else None,
+        respond=spikes.policy(config),
+        detectors=(spikes.detector(config, (*updates.changes(), round(objective.ramp_steps))),),
     )
 
 
