@@ -14,7 +14,7 @@ from trimtab_systems.sci.model import SCILoop
 PLAN = Plan(
     outer=10, inner=10, whole=10, check_every=5, fit=0.9, warmup=4, floors_until=8, call_until=6, structure_floor=0.06,
     pattern_floor=0.3, end_floor=0.1, stop_floor=0.03, call_bonus=0.35, steady_from=5, steady=3, guesses=2,
-    guesses_until=3, explorations=2,
+    guesses_until=3, explorations=2, pattern_from=0,
 )  # fmt: skip
 
 
