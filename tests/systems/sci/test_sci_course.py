@@ -24,6 +24,7 @@ class Forgetful(nn.Module):
     def __init__(self):
         super().__init__()
         self.outer, self.inner = nn.Parameter(torch.ones(())), nn.Parameter(torch.ones(()))
+        self.pattern = nn.Linear(1, 1)
         self.forgotten = []
 
     def forget(self, *, inner):
