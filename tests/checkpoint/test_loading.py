@@ -121,6 +121,14 @@ def test_every_setting_that_a_strict_load_does_not_see_is_seen(tmp_path, change,
     load(path, other, override={one.key: ... for one in made.settings})
 
 
+def test_one_number_of_a_frozen_layer_is_a_weight_and_no_setting(tmp_path):
+    stored = nn.Sequential(nn.Linear(3, 1))
+    path = save(tmp_path / "a", stored)
+    model = nn.Sequential(nn.Linear(3, 1)).requires_grad_(False)
+    load(path, model)
+    assert torch.equal(model[0].bias, stored[0].bias)
+
+
 def test_a_curvature_that_is_kept_as_a_buffer_is_a_setting(tmp_path):
     path = save(tmp_path / "a", TwoProjections(curvature=1.0))
     with pytest.raises(CheckpointError, match=r"curvature: 1.0 stored, 2.0 here \(buffer; changes values only\)"):

@@ -300,6 +300,7 @@ def _of_tensors(
         elif one.tied_to is not None and here.tied_to is None and not _has_ties(new, mine.tensors):
             found.append(Setting(key=f"tie.{new}", stored=one.tied_to, present="not tied", source="tensor"))
         constant = _is_constant(new, here) and (constants or here.kind == "parameter")
+        constant = constant and not _in_frozen_layer(new, mine.tensors)
         if constant and one.elements == 1 and not _equal(kept, live[new].detach().cpu()):
             found.append(Setting(key=new, stored=kept.item(), present=live[new].item(), source="buffer"))
     for name, here in mine.tensors.items() if constants else ():
@@ -319,6 +320,15 @@ def _is_constant(name: str, one: DescribedTensor) -> bool:
     """Return whether a tensor is a setting: one real number that no training changes."""
     leaf = name.rpartition(".")[2]
     return one.elements == 1 and one.dtype.is_floating_point and not one.trained and not leaf.startswith(STATISTICS)
+
+
+def _in_frozen_layer(name: str, tensors: Mapping[str, DescribedTensor]) -> bool:
+    """Return whether a parameter is frozen with the weights beside it: then it is one of them, and no setting."""
+    if tensors[name].kind != "parameter":
+        return False
+    parent = name.rpartition(".")[0]
+    beside = (one for other, one in tensors.items() if other != name and other.rpartition(".")[0] == parent)
+    return any(one.kind == "parameter" and one.elements > 1 and not one.trained for one in beside)
 
 
 def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -144,6 +144,7 @@ class Course:
         if self.place.part == "outer":
             factor = min(1.0, (now + 1) / plan.warmup)
         elif self.place.part == "inner":
+            self.model.pattern.requires_grad_(now >= plan.pattern_from)
             factor = min(1.0, (now + 1) / 10) * (1.0 - 0.9 * min(1.0, now / plan.inner))
         else:
             factor = 0.5 * (1.0 - 0.9 * min(1.0, now / plan.whole))

@@ -102,7 +102,7 @@ class Result:
 def open_run(run: Run | str = "last") -> Trained:
     """Return the model of a run of this system that came to its end, with the newest weights that were stored.
 
-    A run that was stopped early has its last checkpoint from before that; `Trained.step` says from when.
+    Of a run that was stopped early these are its best weights; `Trained.step` says from when.
 
     Args:
         run: itself, its folder, the beginning of its id, or "last": the last one that came to its end and has a
@@ -122,9 +122,10 @@ def open_run(run: Run | str = "last") -> Trained:
     with own_random_numbers(run.facts.seed or 0):
         training = SYSTEM.build(config_of(run, SYSTEM), run.facts.seed or 0)
     path, step = _newest(run)
-    if run.status == "finished" and step != training.steps:
+    last = training.steps if training.finished is None else Checkpoints(run.path / FOLDER).all()[0].step
+    if run.status == "finished" and step != last:
         raise RunError(
-            f"run {run.id} took {training.steps:,} updates, and its newest whole checkpoint is from after {step:,}; "
+            f"run {run.id} took {last:,} updates, and its newest whole checkpoint is from after {step:,}; "
             "train anew, or restore the folder of the last one from a copy"
         )
     checkpoint.load(path, training.model, name="model")
