@@ -1,3 +1,68 @@
-"""How this system is known to break."""
+"""How this system is known to break: the faults that its write-up invites. Budgets count updates of the preset.
 
-FAULTS = ()
+All are faults of the write-up's network; the published one, SCI-Loop, has neither slots to collapse nor pairs to
+choose. Each starts from a sound training and breaks it in one respect. The preset "write-up-small" learns enough in
+five seconds to tell a broken training from a sound one, and no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from trimtab.system import Fault
+from trimtab_systems.sci.write_up.config import WriteUpConfig
+
+SMALL = "write-up-small"
+
+
+def write_up_small() -> WriteUpConfig:
+    """Return the smallest whole network of the write-up: one layer of each kind, few examples, no curriculum."""
+    return WriteUpConfig(
+        width=32, heads=2, binding_heads=2, slots=4, edge_dim=8, encoder_layers=1, decoder_layers=2, dropout=0.0,
+        structural_layers=1, abstraction_at=(1.0,), gnn_layers=1, content_layers=1, binding_iterations=1,
+        injection_fractions=(0.5, 1.0), examples=512, evaluate_examples=32, epochs=6, evaluate_every_epochs=3,
+        batch=32, length_phases=(), structure_phases=(), swap_rate=0.0, patience=0, base_lr=3e-3, sci_lr=3e-3,
+    )  # fmt: skip
+
+
+PRESETS: Mapping[str, Callable[[], WriteUpConfig]] = {SMALL: write_up_small}
+"""What the faults start from, beside the presets of the write-up."""
+
+TURN_AS_CONTENT = Fault(
+    name="turn-as-content",
+    summary="`turn` is exchanged for `walk` as if both were content: training commands become test commands",
+    change={"turn_is_content": True},
+    expect=(),
+    causes=(),
+    budget=0,
+    preset="write-up-tiny",
+    refused=True,
+)
+
+VALIDATION_ON_TEST = Fault(
+    name="validation-on-test",
+    summary="the moment to stop is chosen on the test commands, as upstream had it",
+    change={"validation": "test"},
+    expect=(),
+    causes=(),
+    budget=0,
+    preset="write-up-tiny",
+    refused=True,
+)
+
+LEARNED_POSITIONS = Fault(
+    name="learned-positions",
+    summary="each place has a vector of its own: a word that stands elsewhere is another word",
+    change={"positions": "learned"},
+    expect=(),
+    causes=(),
+    budget=0,
+    preset=SMALL,
+    probes=("representation-ignores-position",),
+)
+
+FAULTS = (
+    TURN_AS_CONTENT,
+    VALIDATION_ON_TEST,
+    LEARNED_POSITIONS,
+)

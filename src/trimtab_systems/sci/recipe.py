@@ -15,21 +15,20 @@ from trimtab.checkpoint import Constructor
 from trimtab.errors import ConfigError, nearest
 from trimtab.milestone import Milestone
 from trimtab.system import System, Training
+from trimtab_systems.sci import faults
 from trimtab_systems.sci.baselines import recipe as baselines
 from trimtab_systems.sci.baselines.recipe import BaselineConfig
 from trimtab_systems.sci.course import Course, Plan
 from trimtab_systems.sci.data import SPLITS, Encoded, Example, carve, encode, proxy_of, train_of
-from trimtab_systems.sci.faults import FAULTS
 from trimtab_systems.sci.losses import copy_loss, loop_loss
 from trimtab_systems.sci.model import SCILoop, cut
 from trimtab_systems.sci.program import Predict
 from trimtab_systems.sci.scores import rates
 from trimtab_systems.sci.watch import Watch
+from trimtab_systems.sci.write_up import alarms, hypotheses, monitor
 from trimtab_systems.sci.write_up import recipe as write_up
 from trimtab_systems.sci.write_up.config import WriteUpConfig
 from trimtab_systems.sci.write_up.generate import generate
-from trimtab_systems.sci.write_up.hypotheses import HYPOTHESES
-from trimtab_systems.sci.write_up.monitor import DETECTORS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -402,6 +401,7 @@ def _presets() -> Iterator[tuple[str, Callable[[], Any]]]:
     yield from {"tiny": tiny, "reference": reference, "proxy": proxy}.items()
     yield from ((split, of_split(split)) for split in SPLITS if split != "length")
     yield from write_up.PRESETS.items()
+    yield from faults.PRESETS.items()
     yield from baselines.PRESETS.items()
 
 
@@ -410,8 +410,8 @@ SYSTEM = System(
     summary="commands as programs of calls: structure and content told apart, on the splits of SCAN",
     presets=dict(_presets()),
     build=build,
-    faults=FAULTS,
+    faults=faults.FAULTS,
     milestones=milestones,
-    detectors=DETECTORS,
-    hypotheses=HYPOTHESES,
+    detectors=(*monitor.DETECTORS, *alarms.DETECTORS),
+    hypotheses=(*hypotheses.HYPOTHESES, *alarms.HYPOTHESES),
 )

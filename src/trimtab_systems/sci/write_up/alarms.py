@@ -1,0 +1,267 @@
+"""Rules and causes of the write-up's own parts: slots, the contrast and its pairs, the end of an answer.
+
+The catalogue looks at losses, gradients and weights, and all of these look sound while slots are one, pairs are
+missing or wrong, or no answer can end. What a `Monitor` records says so; these rules read it. Their numbers are from
+trainings of the preset "write-up-small".
+
+Source: the write-up, section 5.2 and appendix, and the specification's list of faults.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trimtab import Detector
+from trimtab.hypotheses import Condition, Gate, Hypothesis, Weight
+from trimtab.records import Finding, Remedy, Severity, Unknown, Value
+from trimtab.trace import Trace
+
+_GRAVE = (Condition("severity", ">=", Severity.WARNING),)
+
+
+def _mean(values: Sequence[Value]) -> float:
+    numbers = [value for value in values if not isinstance(value, tuple)]
+    return math.fsum(numbers) / len(numbers) if numbers else math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlotsCollapsed(Detector):
+    """The slots of a command have become one: each says what the others say.
+
+    What it sees.
+    The mean cosine of two slots of a command is above `limit`, in several records in a row.
+
+    Why it matters.
+    Slots that begin alike get the same gradient, and nothing can part them: eight slots hold what one holds. The even
+    use of the slots, which the write-up watches, is then perfect.
+
+    False alarms.
+    Slots are alike in the first updates, before the words have parted them; the rule waits for `after` updates.
+    """
+
+    reads: tuple[str, ...] = ("slot_cosine",)
+    confirm: int = 3
+    release: int = 3
+    limit: float = 0.995
+    """Slots that are told apart at all stay below; those that begin equal have 1 to the last digit but one."""
+    after: int = 50
+    """Updates that slots are given to part."""
+
+    def detect(self, trace: Trace) -> Finding | Unknown | None:
+        """Judge the latest recorded cosine."""
+        cosine = trace.scalar("slot_cosine")
+        if cosine is None or trace.step < self.after:
+            return self.unknown(trace, f"no cosine of two slots was recorded after update {self.after}")
+        if cosine <= self.limit:
+            return None
+        return self.finding(
+            trace,
+            severity=Severity.WARNING,
+            summary=f"two slots of a command have a mean cosine of {cosine:.4f} at step {trace.step}: they are one",
+            measured=cosine,
+            threshold=self.limit,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastWithoutPairs(Detector):
+    """Most batches hold no two commands of one template, so that the contrast has nothing to pull together.
+
+    What it sees.
+    Of all looks at a batch, in more than `share` nothing of one template could be compared.
+
+    Why it matters.
+    The term is then 0, which looks like success; structure is learned from nothing.
+    """
+
+    reads: tuple[str, ...] = ("scl_loss",)
+    confirm: int = 2
+    release: int = 5
+    looks: int = 3
+    """Looks before it is judged."""
+    share: float = 0.5
+    """Share of the looks without a pair. With a partner for each example hardly any look is without."""
+
+    def detect(self, trace: Trace) -> Finding | Unknown | None:
+        """Compare how often there was a contrast with how often there was a pair."""
+        looks, pairs = trace.count("scl_loss"), trace.count("same_structure_similarity")
+        if looks < self.looks:
+            return self.unknown(trace, f"the contrast was recorded fewer than {self.looks} times")
+        missing = 1 - pairs / looks
+        if missing <= self.share:
+            return None
+        return self.finding(
+            trace,
+            severity=Severity.WARNING,
+            summary=f"in {looks - pairs} of {looks} batches that were looked at no two commands had one template",
+            measured=missing,
+            threshold=self.share,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndNotLearned(Detector):
+    """The network learns which action comes next, and does not learn when there is none.
+
+    What it sees.
+    EOS is less expected than in the first record, while the loss that is minimised has fallen.
+
+    Why it matters.
+    An answer that does not end is wrong, however right its beginning is.
+
+    False alarms.
+    EOS is one of many symbols and comes to be expected late; it may well be forgotten for some updates, so several
+    records in a row are asked for.
+    """
+
+    reads: tuple[str, ...] = ("eos_loss",)
+    confirm: int = 2
+    release: int = 2
+    looks: int = 3
+    """Records before it is judged."""
+
+    def detect(self, trace: Trace) -> Finding | Unknown | None:
+        """Compare the loss of EOS, and that of everything, with their first records."""
+        if trace.count("eos_loss") < self.looks or trace.count("total_loss") < self.looks:
+            return self.unknown(trace, f"the loss of EOS was recorded fewer than {self.looks} times")
+        first, now = _mean(trace.first("eos_loss", 1)[1]), _mean(trace.last("eos_loss", 1)[1])
+        began, total = _mean(trace.first("total_loss", 1)[1]), _mean(trace.last("total_loss", 1)[1])
+        if not (now > first and total < began):
+            return None
+        return self.finding(
+            trace,
+            severity=Severity.WARNING,
+            summary=f"EOS costs {now:.3g} nats at step {trace.step}, {first:.3g} in the first updates, while "
+            f"the loss fell from {began:.3g} to {total:.3g}",
+            measured=now,
+            threshold=first,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastAtChance(Detector):
+    """Commands of one template are no more alike than others, though the contrast has been asking for it.
+
+    What it sees.
+    Structures of one template have a cosine that is above that of different templates by less than `apart`, `looks`
+    records after the first.
+
+    Why it matters.
+    Either the pairs do not share their structure, or the term is too weak to matter.
+    """
+
+    reads: tuple[str, ...] = ("same_structure_similarity",)
+    confirm: int = 2
+    release: int = 2
+    looks: int = 5
+    """Records before it is judged: the weight of the contrast has to rise first."""
+    apart: float = 0.05
+    """Difference of the two mean cosines that is no success yet: wrong pairs had 0.000 after 60 updates, right ones 0.84
+    after 10."""
+
+    def detect(self, trace: Trace) -> Finding | Unknown | None:
+        """Compare the two mean cosines of the latest records."""
+        same, other = (trace.last(f"{kind}_structure_similarity", 3)[1] for kind in ("same", "different"))
+        if trace.count("same_structure_similarity") < self.looks or not other:
+            return self.unknown(trace, f"pairs of one template were compared fewer than {self.looks} times")
+        difference = _mean(same) - _mean(other)
+        if not difference < self.apart:
+            return None
+        return self.finding(
+            trace,
+            severity=Severity.WARNING,
+            summary=f"structures of one template have a cosine of {_mean(same):.3f} at step {trace.step}, those of "
+            f"different ones {_mean(other):.3f}",
+            measured=self.apart - difference,
+            threshold=0.0,
+        )
+
+
+def _setting(text: str, **change: str) -> Remedy:
+    return Remedy(kind="config", text=text, change=change)
+
+
+SLOTS_BEGIN_ALIKE = Hypothesis(
+    cause="slots-begin-alike",
+    summary="The slot queries start as one vector, or have become one, and get the same gradient ever after.",
+    gate=Gate.INTEGRITY,
+    prior=-12.0,
+    evidence=(
+        Weight("slots-collapsed", 24.0, when=_GRAVE, why="two slots of a command say the same"),
+    ),
+    probe="slots-differ-at-the-start",
+    remedies=(
+        _setting("draw each slot query of its own", slot_init="xavier_uniform"),
+        _setting("ask for slots that differ", slot_diversity_weight="0.1"),
+    ),
+    settings=("*slot_init", "*slot_scale", "*slot_diversity_weight"),
+)  # fmt: skip
+
+CONTRAST_HAS_NO_PAIRS = Hypothesis(
+    cause="contrast-has-no-pairs",
+    summary="Batches hold no two commands of one template, so that the contrast never pulls anything together.",
+    gate=Gate.DATA,
+    prior=-12.0,
+    evidence=(
+        Weight("contrast-without-pairs", 24.0, when=_GRAVE, why="most batches have no pair of one template"),
+    ),
+    probe="every-batch-has-a-pair",
+    remedies=(
+        _setting("give each example a partner of its template", partner_views="true"),
+        _setting("larger batches", batch="x 8"),
+        _setting("fewer templates", direction_is_content="true"),
+    ),
+    settings=("*partner_views", "*batch", "*direction_is_content", "*pairs"),
+)  # fmt: skip
+
+PAIRS_DO_NOT_SHARE = Hypothesis(
+    cause="pairs-do-not-share-their-structure",
+    summary="Commands that the contrast pulls together are not of one template.",
+    gate=Gate.DATA,
+    prior=-12.0,
+    evidence=(
+        Weight(
+            "contrast-at-chance", 28.0, when=_GRAVE,
+            why="commands of one template are no more alike than others, however long the contrast asks for it",
+        ),
+        Weight("contrast-without-pairs", -15.0, when=_GRAVE, why="there are no pairs to be wrong"),
+        Weight("loss-not-moving", -12.0, when=_GRAVE, why="the network as a whole does not learn"),
+        Weight("update-too-small", -12.0, when=_GRAVE, why="the weights hardly move"),
+    ),
+    probe="write-up-pairs-share-their-structure",
+    remedies=(
+        _setting("pair commands of one template", pairs="template"),
+        Remedy(kind="text", text="look at some pairs: `Pool.partner` of sci.pairs returns the other one"),
+        _setting("a stronger contrast", scl_weight="x 3"),
+    ),
+    settings=("*pairs", "*turn_is_content", "*direction_is_content", "*scl_*"),
+)  # fmt: skip
+
+END_IS_NOT_TRAINED = Hypothesis(
+    cause="end-is-not-trained",
+    summary="EOS has no weight in the loss, so that nothing teaches an answer to end.",
+    gate=Gate.DATA,
+    prior=-12.0,
+    evidence=(
+        Weight("end-not-learned", 24.0, when=_GRAVE, why="actions are learned, and their end is unlearned"),
+        Weight("loss-diverging", -12.0, when=_GRAVE, why="everything gets worse, not the end alone"),
+    ),
+    probe="the-end-is-learned",
+    remedies=(
+        _setting("give EOS its weight", eos_weight="2.0"),
+        Remedy(kind="text", text="check that every target ends with EOS (`targets` of sci.data puts it there)"),
+    ),
+    settings=("*eos_*",),
+)  # fmt: skip
+
+DETECTORS: tuple[Detector, ...] = (SlotsCollapsed(), ContrastWithoutPairs(), ContrastAtChance(), EndNotLearned())
+"""For `System.detectors`, beside those of `monitor`."""
+HYPOTHESES: tuple[Hypothesis, ...] = (
+    SLOTS_BEGIN_ALIKE,
+    CONTRAST_HAS_NO_PAIRS,
+    PAIRS_DO_NOT_SHARE,
+    END_IS_NOT_TRAINED,
+)
+"""For `System.hypotheses`, beside those of `hypotheses`."""
