@@ -20,7 +20,7 @@ def write_up_small() -> WriteUpConfig:
     return WriteUpConfig(
         width=32, heads=2, binding_heads=2, slots=4, edge_dim=8, encoder_layers=1, decoder_layers=2, dropout=0.0,
         structural_layers=1, abstraction_at=(1.0,), gnn_layers=1, content_layers=1, binding_iterations=1,
-        injection_fractions=(0.5, 1.0), examples=512, evaluate_examples=32, epochs=6, evaluate_every_epochs=3,
+        injection_fractions=(0.5, 1.0), examples=512, evaluate_examples=32, epochs=4, evaluate_every_epochs=3,
         batch=32, length_phases=(), structure_phases=(), swap_rate=0.0, patience=0, base_lr=3e-3, sci_lr=3e-3,
     )  # fmt: skip
 
@@ -61,8 +61,41 @@ LEARNED_POSITIONS = Fault(
     probes=("representation-ignores-position",),
 )
 
+BATCH_WITHOUT_POSITIVES = Fault(
+    name="batch-without-positives",
+    summary="eight examples a batch and no partners: the contrast has nothing to pull together, and looks perfect",
+    change={"partner_views": False, "counterfactual_weight": 0.0, "batch": 8},
+    expect=("contrast-without-pairs",),
+    causes=("contrast-has-no-pairs",),
+    budget=40,
+    preset=SMALL,
+)
+
+WRONG_PAIRS = Fault(
+    name="wrong-pairs",
+    summary="each command is to look like one of another template",
+    change={"pairs": "wrong"},
+    expect=("contrast-at-chance",),
+    causes=("pairs-do-not-share-their-structure",),
+    budget=60,
+    preset=SMALL,
+)
+
+EOS_LOSS_OFF = Fault(
+    name="eos-loss-off",
+    summary="EOS has no weight in the loss: what comes next is learned, and when to stop is unlearned",
+    change={"eos_weight": 0.0},
+    expect=("end-not-learned",),
+    causes=("end-is-not-trained",),
+    budget=40,
+    preset=SMALL,
+)
+
 FAULTS = (
     TURN_AS_CONTENT,
     VALIDATION_ON_TEST,
     LEARNED_POSITIONS,
+    BATCH_WITHOUT_POSITIVES,
+    WRONG_PAIRS,
+    EOS_LOSS_OFF,
 )

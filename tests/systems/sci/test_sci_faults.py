@@ -17,7 +17,13 @@ from trimtab.trace import Trace
 from trimtab_systems.sci import faults
 from trimtab_systems.sci.recipe import SYSTEM, build
 from trimtab_systems.sci.write_up import alarms, hypotheses
-from trimtab_systems.sci.write_up.alarms import ContrastAtChance, ContrastWithoutPairs, EndNotLearned, SlotsCollapsed
+from trimtab_systems.sci.write_up.alarms import (
+    ContrastAtChance,
+    ContrastWithoutPairs,
+    EndNotLearned,
+    SlotsCollapsed,
+    TaskLossAtRest,
+)
 from trimtab_systems.sci.write_up.settings import TrainingSettings
 
 Course = Sequence[Mapping[str, float]]
@@ -83,6 +89,12 @@ def test_an_end_that_is_unlearned_while_the_rest_is_learned(ends: list[float], l
 def test_a_contrast_that_pulls_nothing_together_is_told_after_some_time(same: float, steps: list[int]):
     course = [{"same_structure_similarity": same, "different_structure_similarity": 0.5}] * 6
     assert found_at(ContrastAtChance(), course) == steps
+
+
+@pytest.mark.parametrize(("shares", "steps"), [([1.0] * 4, [30, 40]), ([1.0, 1.0, 0.8, 0.95], [40]), ([0.5] * 4, [])])
+def test_a_task_loss_at_rest_is_told_though_the_sum_moves(shares: list[float], steps: list[int]):
+    course = [{"task_loss_over_first": share, "loss": 3.0 + share} for share in shares]
+    assert found_at(TaskLossAtRest(), course) == steps
 
 
 @pytest.mark.parametrize("rule", alarms.DETECTORS, ids=lambda rule: rule.code)

@@ -158,8 +158,8 @@ class ContrastAtChance(Detector):
     looks: int = 5
     """Records before it is judged: the weight of the contrast has to rise first."""
     apart: float = 0.05
-    """Difference of the two mean cosines that is no success yet: wrong pairs had 0.000 after 60 updates, right ones 0.84
-    after 10."""
+    """Difference of the two mean cosines that is no success yet: wrong pairs had 0.00 after 120 updates, right ones
+    0.84 after 10."""
 
     def detect(self, trace: Trace) -> Finding | Unknown | None:
         """Compare the two mean cosines of the latest records."""
@@ -176,6 +176,45 @@ class ContrastAtChance(Detector):
             f"different ones {_mean(other):.3f}",
             measured=self.apart - difference,
             threshold=0.0,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskLossAtRest(Detector):
+    """The task loss is where it was at the first update.
+
+    What it sees.
+    The mean task loss of the latest updates is above `fallen` times the first one, after `after` updates.
+
+    Why it matters.
+    Nothing is learned. `loss-not-moving` of the catalogue reads the sum of all terms, which rises with the weight of
+    the contrast, and so cannot tell; here the task alone counts.
+
+    False alarms.
+    A long warm-up of the rates; the write-up's own, of a tenth of the updates, is none.
+    """
+
+    reads: tuple[str, ...] = ("task_loss_over_first",)
+    confirm: int = 2
+    release: int = 2
+    fallen: float = 0.9
+    """Sound trainings have 0.5 and less by then."""
+    after: int = 30
+    """Updates before it is judged."""
+
+    def detect(self, trace: Trace) -> Finding | Unknown | None:
+        """Judge the latest mean."""
+        share = trace.scalar("task_loss_over_first")
+        if share is None or trace.step < self.after:
+            return self.unknown(trace, f"no task loss was recorded after update {self.after}")
+        if not share > self.fallen:
+            return None
+        return self.finding(
+            trace,
+            severity=Severity.WARNING,
+            summary=f"the task loss is {share:.3f} times that of the first update at step {trace.step}",
+            measured=share,
+            threshold=self.fallen,
         )
 
 
@@ -227,7 +266,11 @@ PAIRS_DO_NOT_SHARE = Hypothesis(
             why="commands of one template are no more alike than others, however long the contrast asks for it",
         ),
         Weight("contrast-without-pairs", -15.0, when=_GRAVE, why="there are no pairs to be wrong"),
-        Weight("loss-not-moving", -12.0, when=_GRAVE, why="the network as a whole does not learn"),
+        Weight(
+            "loss-not-moving", -12.0, when=_GRAVE, family="nothing is learned",
+            why="the network as a whole does not learn",
+        ),
+        Weight("task-loss-at-rest", -15.0, when=_GRAVE, family="nothing is learned", why="nor is the task learned"),
         Weight("update-too-small", -12.0, when=_GRAVE, why="the weights hardly move"),
     ),
     probe="write-up-pairs-share-their-structure",
@@ -256,7 +299,13 @@ END_IS_NOT_TRAINED = Hypothesis(
     settings=("*eos_*",),
 )  # fmt: skip
 
-DETECTORS: tuple[Detector, ...] = (SlotsCollapsed(), ContrastWithoutPairs(), ContrastAtChance(), EndNotLearned())
+DETECTORS: tuple[Detector, ...] = (
+    SlotsCollapsed(),
+    ContrastWithoutPairs(),
+    ContrastAtChance(),
+    EndNotLearned(),
+    TaskLossAtRest(),
+)
 """For `System.detectors`, beside those of `monitor`."""
 HYPOTHESES: tuple[Hypothesis, ...] = (
     SLOTS_BEGIN_ALIKE,

@@ -38,6 +38,7 @@ DOES_NOT_CONVERGE = Hypothesis(
             "milestone-missed", 16.0, when=_missed("task_loss_over_first"), family="slow",
             why="after 100 updates the task loss was no lower than at the first",
         ),
+        Weight("task-loss-at-rest", 26.0, when=_GRAVE, family="slow", why="the task loss stays where it was"),
         Weight("loss-not-moving", 8.0, when=_GRAVE, family="slow", why="the loss stays where it was"),
         Weight("loss-at-chance", 8.0, when=_GRAVE, family="slow", why="the loss rests at that of a guess"),
         Weight(
