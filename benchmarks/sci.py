@@ -80,10 +80,16 @@ class Case:
 ABLATED: Mapping[str, tuple[str, ...]] = {
     "full": (),
     "scores in context": ("contextual=true",),
+    "slot competition": ("competition=true",),
+    "no reset": ("reset=false",),
+    "no abstraction": ("abstraction=free",),
+    "contrast": ("scl_weight=0.1",),
+    "messages between slots": ("gnn=true",),
+    "orthogonality": ("orthogonality=0.1",),
     "caps 6": ("slots=6", "longest=6"),
     "caps 12": ("slots=12", "longest=12"),
 }
-"""Name -> settings that differ from the default."""
+"""Name -> settings that differ from the default; on the proxy split, with two redraws at most, as most of them never fit."""
 
 CASES = (
     Case(part="loop", name="length", preset="reference", seeds=SEEDS, attempts=ATTEMPTS, split="length"),
@@ -101,9 +107,10 @@ CASES = (
     Case(part="models", name="flat", preset="flat", split="length"),
     Case(part="models", name="lstm", preset="lstm", split="length"),
     *(
-        Case(part="ablations", name=f"{name} ({where})", preset="reference", overrides=(*change, *data), seeds=(42,))
+        Case(
+            part="ablations", name=name, preset="proxy", overrides=("explorations=2", *change), seeds=(42,),
+        )
         for name, change in ABLATED.items()
-        for where, data in {"proxy": ("validation=proxy",), "length": ()}.items()
     ),
 )  # fmt: skip
 

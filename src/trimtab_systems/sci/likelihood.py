@@ -14,7 +14,9 @@ import torch
 from torch.nn import functional
 
 SMALLEST = 1e-80
-"""Added to every likelihood, so that an impossible list of actions has a large loss and not an infinite one."""
+"""The likelihood of an impossible list of actions, so that it has a large loss and not an infinite one."""
+POSSIBLE = 1e-60
+"""What is less likely is held to be impossible, and teaches nothing; untrained models are far above it."""
 
 
 class Calls(NamedTuple):
@@ -76,7 +78,7 @@ def log_likelihood(
         alpha_RT = functional.pad(new_RT, (most + 1, 0))
         likelihood_R = likelihood_R + alpha_RT.gather(1, last_R1)[:, 0] * stop_RK[:, k]
         alpha_RT = alpha_RT * (1.0 - stop_RK[:, k : k + 1])
-    return (likelihood_R + SMALLEST).log()
+    return _log(likelihood_R)
 
 
 def steady_log_likelihood(
@@ -133,7 +135,11 @@ def steady_log_likelihood(
             total_S = total_S + alpha_SCT.gather(2, last_SC1)[..., 0].sum(1) * stop_SK[:, k]
             alpha_SCT = alpha_SCT * (1.0 - stop_SK[:, k])[:, None, None]
         likelihood_R = likelihood_R.index_put((row_S,), total_S)
-    return (likelihood_R + SMALLEST).log()
+    return _log(likelihood_R)
+
+
+def _log(likelihood_R: torch.Tensor) -> torch.Tensor:
+    return torch.where(likelihood_R > POSSIBLE, likelihood_R, SMALLEST).log()
 
 
 def _lengths(phrases: Phrases) -> torch.Tensor:

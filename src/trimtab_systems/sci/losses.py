@@ -135,6 +135,10 @@ def copy_loss(
         roles_BN = torch.where(structure_BN > 0.5, STRUCTURE, PATTERN) * (batch.words_BN > 0)
         spans = cut(batch.words_BN, roles_BN)
         words_UN = spans.words_UN[(spans.words_UN > 0).any(-1)]
+    if not len(words_UN):  # every word is structure: nothing can be copied, nothing learnt
+        nothing = 0.0 * model.lexicon.weight.sum()
+        return Loss(nothing, nothing, 0)
+    with torch.no_grad():
         taught = model.taught(words_UN)
     words_UN, taught = words_UN.repeat(guesses, 1), _copies(taught, guesses, model.calls)
     word_UN = words_UN > 0

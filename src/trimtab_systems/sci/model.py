@@ -153,7 +153,7 @@ class OuterLoop(nn.Module):
         hole_SN = skeletons_SN == HOLE
         slots_SKD, x_SND = self.read(embedded_SND, skeletons_SN)
         scores_SKN = self.query(slots_SKD) @ self.key(x_SND).transpose(1, 2) / math.sqrt(x_SND.shape[-1])
-        pointer_SKN = scores_SKN.masked_fill(~hole_SN[:, None], -1e9).softmax(-1) * hole_SN[:, None]
+        pointer_SKN = scores_SKN.masked_fill(~hole_SN[:, None], -1e9).softmax(-1).masked_fill(~hole_SN[:, None], 0.0)
         most = max(1, int(hole_SN.sum(1).max()))
         order_SJ = torch.argsort((~hole_SN).long(), dim=1, stable=True)[:, :most]
         pointer_SKJ = pointer_SKN.gather(2, order_SJ[:, None].expand(-1, pointer_SKN.shape[1], -1))
@@ -191,7 +191,7 @@ class InnerLoop(nn.Module):
         clock_ULD = (start_UD + self.clock)[:, None].expand(-1, self.longest, -1)
         steps_ULD, _ = self.steps(clock_ULD, start_UD[None].contiguous())
         scores_ULN = self.query(steps_ULD) @ self.key(x_UND).transpose(1, 2) / math.sqrt(x_UND.shape[-1])
-        pointer_ULN = scores_ULN.masked_fill(~hole_UN[:, None], -1e9).softmax(-1) * hole_UN[:, None]
+        pointer_ULN = scores_ULN.masked_fill(~hole_UN[:, None], -1e9).softmax(-1).masked_fill(~hole_UN[:, None], 0.0)
         return Phrases(pointer_ULN @ lexicon_UNA, self.end(steps_ULD)[..., 0].sigmoid()), pointer_ULN
 
 

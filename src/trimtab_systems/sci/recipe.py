@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -22,8 +23,10 @@ from trimtab_systems.sci.course import Course, Plan
 from trimtab_systems.sci.data import SPLITS, Encoded, Example, carve, encode, proxy_of, train_of
 from trimtab_systems.sci.losses import copy_loss, loop_loss
 from trimtab_systems.sci.model import SCILoop, cut
+from trimtab_systems.sci.pairs import Pool
 from trimtab_systems.sci.program import Predict
 from trimtab_systems.sci.scores import rates
+from trimtab_systems.sci.variants import Variations
 from trimtab_systems.sci.watch import Watch
 from trimtab_systems.sci.write_up import alarms, hypotheses, monitor
 from trimtab_systems.sci.write_up import recipe as write_up
@@ -32,7 +35,7 @@ from trimtab_systems.sci.write_up.generate import generate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
+class Config(Variations):
     """The settings of one training of SCI-Loop; the defaults are the reference run, chosen on the proxy split."""
 
     split: str = "length"
@@ -124,6 +127,7 @@ class Config:
     """Exact match on the validation commands that must be reached."""
 
     def __post_init__(self) -> None:
+        self.check_variations(self.contextual)
         if self.split not in SPLITS:
             raise ConfigError(
                 f"split: expected one of {', '.join(SPLITS)}, got {self.split!r}.{nearest(self.split, SPLITS)}"
@@ -173,6 +177,8 @@ class Step(NamedTuple):
 
     number: int
     examples: Encoded
+    partners_BN: torch.Tensor | None = None
+    """Words of other training commands with the same templates, where the loss has a contrast."""
 
 
 def tiny() -> Config:
@@ -227,7 +233,7 @@ def build(config: AnyConfig, seed: int) -> Training:
         torch.manual_seed(seed)
         model = Constructor.of(
             SCILoop, width=config.width, heads=config.heads, features=config.features, slots=config.slots,
-            longest=config.longest, contextual=config.contextual,
+            longest=config.longest, contextual=config.contextual, **config.of_model(),
         ).build()  # fmt: skip
     assert isinstance(model, SCILoop)
     scores = [*model.structure.parameters(), *model.pattern.parameters()]
@@ -250,7 +256,7 @@ def build(config: AnyConfig, seed: int) -> Training:
         explorations=config.explorations,
     )  # fmt: skip
     course = Course(plan, model, optimizer, fit.commands, fit.spans, seed)
-    draw = Draw(encoded, config, seed, course)
+    draw = Draw(encoded, config, seed, course, Pool(train) if config.scl_weight else None)
 
     def loss(module: nn.Module, step: Step) -> torch.Tensor:
         assert isinstance(module, SCILoop)
@@ -259,7 +265,9 @@ def build(config: AnyConfig, seed: int) -> Training:
         if course.place.part == "inner":
             found = copy_loss(module, step.examples, aids, config.span_guesses, config.content_cost, generator)
         else:
-            found = loop_loss(module, step.examples, aids, course.guesses(step.number), generator)
+            found = loop_loss(
+                module, step.examples, aids, course.guesses(step.number), generator, config.of_loss(), step.partners_BN
+            )
         course.latest = found
         return found.task + found.roles
 
@@ -304,8 +312,8 @@ class Draw:
     drawn evenly over the numbers of words.
     """
 
-    def __init__(self, encoded: Encoded, config: Config, seed: int, course: Course):
-        self.encoded, self.config, self.seed, self.course = encoded, config, seed, course
+    def __init__(self, encoded: Encoded, config: Config, seed: int, course: Course, pool: Pool | None = None):
+        self.encoded, self.config, self.seed, self.course, self.pool = encoded, config, seed, course, pool
         words_N = (encoded.words_BN > 0).sum(1)
         self.by_words = [(words_N == count).nonzero()[:, 0] for count in words_N.unique().tolist()]
 
@@ -323,7 +331,11 @@ class Draw:
             share = torch.rand(even, generator=generator).tolist()
             picked = [self.by_words[k][int(s * len(self.by_words[k]))] for k, s in zip(kinds, share, strict=True)]
             rows = torch.cat([rows[even:], torch.stack(picked)])
-        return Step(number, Encoded(*(part[rows] for part in self.encoded)))
+        partners_BN = None
+        if self.pool is not None:
+            others_B = self.pool.partners(rows.numpy(), np.random.default_rng((self.seed, number)))
+            partners_BN = self.encoded.words_BN[torch.from_numpy(others_B)]
+        return Step(number, Encoded(*(part[rows] for part in self.encoded)), partners_BN)
 
 
 class Fit:
@@ -347,8 +359,8 @@ class Fit:
         """Return the share of the sample's distinct spans whose phrase the inner loop says as the scaffold does."""
         words_BN = self.sample.words_BN
         spans = cut(words_BN, self.model.hard_roles(words_BN))
-        here_U = (spans.words_UN > 0).any(-1)
-        taught = self.model.scaffold(self.model.embedding(spans.words_UN), spans.words_UN)
+        here_U = (spans.words_UN > 0).any(-1).repeat(self.model.calls)
+        taught = self.model.taught(spans.words_UN)
         said, _ = self.model.phrases(spans.patterns_UN, spans.words_UN)
         pairs = list(zip(taught.greedy(), said.greedy(), here_U.tolist(), strict=True))
         same = [one == other for one, other, here in pairs if here]

@@ -97,7 +97,7 @@ class Watch:
             ),
         )
         guard.show("scores-of-words", view.word_roles_map(self.history))
-        features_WNF, _ = self.model.structure(self.model.embedding(self.words_BN))
+        features_WNF = self.model.structure(self.model.embedding.weight)[0][self.words_BN]
         guard.show("features", view.features_map(self.words_BN, features_WNF))
         guard.show("features-read", view.features_table(self.words_BN, features_WNF))
         said = self.model.predict(self.held.words_BN)

@@ -73,8 +73,11 @@ def test_probabilities_are_kept_away_from_both_ends():
 
 
 def test_a_call_that_earns_makes_the_loss_smaller():
+    model = made()
+    torch.nn.init.constant_(model.structure.features.bias, -1.0)  # so that there are spans
     plain, helped = (
-        loop_loss(made(), TOY, Aids(end=0.3, stop=0.1, call=call), 1, drawing()).task for call in (0.0, 0.5)
+        loop_loss(model, TOY, Aids(end=0.3, stop=0.1, call=call, scaffold=True), 1, drawing()).task
+        for call in (0.0, 0.5)
     )
     assert helped < plain
 
@@ -85,10 +88,7 @@ def test_added_terms_come_on_top_of_the_same_loss():
     nothing = loop_loss(model, TOY, Aids(), 2, drawing(), Added(), TOY.words_BN)
     assert torch.equal(plain.task, nothing.task)
     for added in (Added(scl_weight=1.0), Added(orthogonality=1.0)):
-        one = loop_loss(model, TOY, Aids(), 2, drawing(), added, TOY.words_BN)
-        twice = loop_loss(model, TOY, Aids(), 2, drawing(), Added(**{
-            name: 2 * getattr(added, name) for name in ("scl_weight", "orthogonality")
-        }), TOY.words_BN)  # fmt: skip
+        doubled = Added(scl_weight=2 * added.scl_weight, orthogonality=2 * added.orthogonality)
+        one, two = (loop_loss(model, TOY, Aids(), 2, drawing(), more, TOY.words_BN) for more in (added, doubled))
         assert one.task > plain.task
-        plain, one, twice = (found.task.detach() for found in (plain, one, twice))
-    assert float(twice - plain) == pytest.approx(2 * float(one - plain), rel=1e-3)
+        assert float(two.task - plain.task) == pytest.approx(2 * float(one.task - plain.task), rel=1e-3)
