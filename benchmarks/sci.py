@@ -89,7 +89,7 @@ ABLATED: Mapping[str, tuple[str, ...]] = {
     "caps 6": ("slots=6", "longest=6"),
     "caps 12": ("slots=12", "longest=12"),
 }
-"""Name -> settings that differ from the default; on the proxy split, with two redraws at most, as most of them never fit."""
+"""Name -> settings that differ from the default; on the proxy split, drawn anew twice at most, as some never fit."""
 
 CASES = (
     Case(part="loop", name="length", preset="reference", seeds=SEEDS, attempts=ATTEMPTS, split="length"),

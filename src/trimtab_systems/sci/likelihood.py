@@ -93,7 +93,7 @@ def steady_log_likelihood(
     """Return the same without subsidy where the length of a span's phrase is drawn once a command, not at each call.
 
     A span whose phrase is now one action and now two can say by chance what takes three; the plain likelihood gets
-    stuck there. Only the likeliest lengths of each span are tried, and rows of more than three spans count as impossible.
+    stuck there. Only the likeliest lengths of each span are tried; rows of more than three spans count as impossible.
 
     Args:
         calls, phrases, span_RJ, actions_RT, length_R: see `log_likelihood`.
