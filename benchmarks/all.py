@@ -20,6 +20,8 @@ BENCHMARKS = (
     "benchmarks.ternary_faults",
     "benchmarks.sweep55",
     "benchmarks.sweep_engine",
+    "benchmarks.sci_generate",
+    "benchmarks.sci",
 )
 
 

@@ -214,6 +214,11 @@ def without_restart(row: Mapping[str, Any]) -> bool:
     return exact_match(row) == 1.0 and len(row["attempts"]) == 1
 
 
+def without_redraw(row: Mapping[str, Any]) -> bool:
+    """Say whether that attempt drew nothing anew either, not even a part of the model."""
+    return without_restart(row) and not row["attempts"][0]["last_validation"].get("explorations")
+
+
 def figures_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Return the figures of everything that has rows."""
     of: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
@@ -230,6 +235,7 @@ def figures_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
             "loop_length_seeds": solved,
             "loop_length_seeds_without_restart": at_once,
             "loop_length_seeds_without_restart_wilson_lower": wilson(at_once, len(loop))[0],
+            "loop_length_seeds_without_redraw": sum(map(without_redraw, loop)),
             "loop_length_seeds_measured": len(loop),
             "loop_restarts": restarts,
             "loop_crashes": sum(bool(row["error"]) for row in loop),

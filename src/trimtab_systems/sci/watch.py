@@ -12,6 +12,7 @@ from trimtab_systems.sci import scores, view
 from trimtab_systems.sci.course import Course, Part
 from trimtab_systems.sci.data import (
     ACTION_WORDS,
+    ACTIONS,
     DIRECTION_WORDS,
     JOIN_WORDS,
     REPEAT_WORDS,
@@ -44,6 +45,7 @@ class Watch:
     def __init__(self, model: SCILoop, course: Course, held: Encoded, asked: Sequence[Sequence[int]]):
         self.model, self.course, self.held = model, course, held
         self.asked = [tuple(one) for one in asked]
+        self.commands = [[WORDS[word - 1] for word in row if word] for row in held.words_BN.tolist()]
         self.words_BN = torch.arange(1, len(WORDS) + 1)[:, None]
         self.history: list[tuple[int, Mapping[str, float]]] = []
         self.part: Part = "outer"
@@ -104,6 +106,7 @@ class Watch:
         by_length = scores.by_length(said, self.asked, (5, 10, 15, 22))
         caption = "Validation commands, answered without help."
         guard.show("exact-match-by-length", view.rates_table("Exact match", caption, "actions", by_length, True))
+        guard.show("mistakes", view.mistakes_table(self.commands, said, self.asked, ACTIONS))
 
 
 def _mean(of: Mapping[str, float], words: Sequence[str]) -> float:
