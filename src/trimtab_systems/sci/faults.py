@@ -21,7 +21,8 @@ def write_up_small() -> WriteUpConfig:
         width=32, heads=2, binding_heads=2, slots=4, edge_dim=8, encoder_layers=1, decoder_layers=2, dropout=0.0,
         structural_layers=1, abstraction_at=(1.0,), gnn_layers=1, content_layers=1, binding_iterations=1,
         injection_fractions=(0.5, 1.0), examples=512, evaluate_examples=32, epochs=4, evaluate_every_epochs=3,
-        batch=32, length_phases=(), structure_phases=(), swap_rate=0.0, patience=0, base_lr=3e-3, sci_lr=3e-3,
+        batch=32, slot_scale=1.0, length_phases=(), structure_phases=(), swap_rate=0.0, patience=0, base_lr=3e-3,
+        sci_lr=3e-3,
     )  # fmt: skip
 
 
@@ -91,6 +92,57 @@ EOS_LOSS_OFF = Fault(
     preset=SMALL,
 )
 
+SLOTS_COLLAPSED = Fault(
+    name="slots-collapsed",
+    summary="all slot queries begin as one vector, and what the slots hold stays the same",
+    change={"slot_init": "equal"},
+    expect=("slots-collapsed",),
+    causes=("slots-begin-alike",),
+    budget=60,
+    preset=SMALL,
+)
+
+FINE_TUNING_RATES = Fault(
+    name="fine-tuning-rates",
+    summary="the write-up's learning rates, made for fine-tuning, on a network that starts from nothing",
+    change={"base_lr": 2e-5, "sci_lr": 5e-5},
+    expect=("task-loss-at-rest",),
+    causes=("write-up-does-not-converge",),
+    budget=40,
+    preset=SMALL,
+)
+
+LEARNING_RATE_TOO_HIGH = Fault(
+    name="learning-rate-too-high",
+    summary="rates 33 times too high drive the gates between the slots to their ends, and the loss rises again",
+    change={"base_lr": 0.1, "sci_lr": 0.1},
+    # clipping and Adam's own scale hide the rate itself: what is found is what the long steps have done
+    expect=("saturated-units",),
+    causes=("activations-saturate",),
+    budget=40,
+    preset=SMALL,
+)
+
+SPIKE_AT_EPOCH = Fault(
+    name="spike-at-epoch",
+    summary="the rate leaps to a hundred times itself with the first update of each epoch, and all is forgotten",
+    change={"boundary_rate": 100.0},
+    expect=("rate-leaps",),
+    causes=("rate-leaps-between-epochs",),
+    budget=30,
+    preset=SMALL,
+)
+
+FEW_EXAMPLES = Fault(
+    name="few-examples",
+    summary="32 examples are learned by heart, and the others get worse: the end of a schedule would hide it",
+    change={"examples": 32, "batch": 16, "epochs": 64, "evaluate_every_epochs": 4, "scheduler": "constant"},
+    expect=("past-its-peak",),
+    causes=("trained-past-the-peak",),
+    budget=90,
+    preset=SMALL,
+)
+
 FAULTS = (
     TURN_AS_CONTENT,
     VALIDATION_ON_TEST,
@@ -98,4 +150,9 @@ FAULTS = (
     BATCH_WITHOUT_POSITIVES,
     WRONG_PAIRS,
     EOS_LOSS_OFF,
+    SLOTS_COLLAPSED,
+    FINE_TUNING_RATES,
+    LEARNING_RATE_TOO_HIGH,
+    SPIKE_AT_EPOCH,
+    FEW_EXAMPLES,
 )

@@ -21,6 +21,7 @@ from trimtab_systems.sci.write_up.alarms import (
     ContrastAtChance,
     ContrastWithoutPairs,
     EndNotLearned,
+    RateLeaps,
     SlotsCollapsed,
     TaskLossAtRest,
 )
@@ -49,13 +50,15 @@ def found_at(rule: Detector, course: Course) -> list[int]:
 @pytest.mark.parametrize(
     ("cosines", "steps"),
     [
-        ([1.0] * 7, [50, 60, 70]),
-        ([0.99] * 7, []),
-        ([1.0, 1.0, 1.0, 1.0, 0.9, 0.9, 0.999], [70]),
+        ([1.0] * 6, [30, 40, 50, 60]),
+        ([0.997] * 6, []),
+        ([1.0, 1.0, 0.9, 0.9, 0.999, 0.9], [50]),
     ],
 )
-def test_slots_that_stay_alike_are_told_once_they_had_time_to_part(cosines: list[float], steps: list[int]):
-    assert found_at(SlotsCollapsed(), [{"slot_cosine": one} for one in cosines]) == steps
+def test_slots_that_are_alike_are_told_once_the_task_is_half_learned(cosines: list[float], steps: list[int]):
+    left = [1.0, 0.6, 0.5, 0.4, 0.3, 0.2]
+    course = [{"slot_cosine": one, "task_loss_over_first": loss} for one, loss in zip(cosines, left, strict=True)]
+    assert found_at(SlotsCollapsed(), course) == steps
 
 
 @pytest.mark.parametrize(
@@ -64,7 +67,7 @@ def test_slots_that_stay_alike_are_told_once_they_had_time_to_part(cosines: list
         ([False] * 6, [30, 40, 50, 60]),
         ([True] * 6, []),
         ([True, False, True, False, True, False], []),
-        ([True, True, False, False, False, False], [60]),
+        ([True, True, False, False, False, False], [50, 60]),
     ],
 )
 def test_batches_without_a_pair_are_counted(paired: list[bool], steps: list[int]):
@@ -97,6 +100,13 @@ def test_a_task_loss_at_rest_is_told_though_the_sum_moves(shares: list[float], s
     assert found_at(TaskLossAtRest(), course) == steps
 
 
+@pytest.mark.parametrize(
+    ("rates", "steps"), [([1.0, 1.0, 100.0, 1.0], [30]), ([1.0, 2.0, 4.0, 8.0], []), ([0.0, 1.0], [])]
+)
+def test_a_rate_that_leaps_is_told_when_it_does(rates: list[float], steps: list[int]):
+    assert found_at(RateLeaps(), [{"learning_rate": rate} for rate in rates]) == steps
+
+
 @pytest.mark.parametrize("rule", alarms.DETECTORS, ids=lambda rule: rule.code)
 def test_a_training_without_structure_is_not_judged(rule: Detector):
     assert all(isinstance(answer, Unknown) for answer in judged(rule, [{"loss": 1.0}] * 12))
@@ -107,14 +117,17 @@ def test_each_cause_stands_first_where_its_finding_is_alone(cause):
     code = next(weight.code for weight in cause.evidence if weight.decibans > 0)
     (rule,) = (one for one in alarms.DETECTORS if one.code == code)
     courses: Mapping[str, Mapping[str, float]] = {
-        "slots-collapsed": {"slot_cosine": 1.0},
+        "slots-collapsed": {"slot_cosine": 1.0, "task_loss_over_first": 0.3},
         "contrast-without-pairs": {"scl_loss": 0.0},
         "contrast-at-chance": {"same_structure_similarity": 0.5, "different_structure_similarity": 0.5},
         "end-not-learned": {"eos_loss": 2.0, "total_loss": 2.0},
+        "rate-leaps": {"learning_rate": 1.0},
     }
     course = [dict(courses[code]) for _ in range(12)]
     if code == "end-not-learned":
         course[-1] = {"eos_loss": 3.0, "total_loss": 1.0}
+    if code == "rate-leaps":
+        course[-1] = {"learning_rate": 100.0}
     finding = judged(rule, course)[-1]
     assert isinstance(finding, Finding)
     opened = replace(finding, event="opened")

@@ -31,29 +31,31 @@ class SlotsCollapsed(Detector):
     """The slots of a command have become one: each says what the others say.
 
     What it sees.
-    The mean cosine of two slots of a command is above `limit`, in several records in a row.
+    The mean cosine of two slots of a command is above `limit`, though the task loss has fallen to `learned` times the
+    first one.
 
     Why it matters.
     Slots that begin alike get the same gradient, and nothing can part them: eight slots hold what one holds. The even
     use of the slots, which the write-up watches, is then perfect.
 
     False alarms.
-    Slots are alike in the first updates, before the words have parted them; the rule waits for `after` updates.
+    Slots that begin as small as the write-up's (`slot_scale` 0.02) are alike at first and part slowly: a cosine of
+    0.995 after 60 updates. So the rule waits until the rest has learned something, and asks for more than that.
     """
 
     reads: tuple[str, ...] = ("slot_cosine",)
-    confirm: int = 3
+    confirm: int = 2
     release: int = 3
-    limit: float = 0.995
-    """Slots that are told apart at all stay below; those that begin equal have 1 to the last digit but one."""
-    after: int = 50
-    """Updates that slots are given to part."""
+    limit: float = 0.998
+    """Slots that begin equal had 0.999 when the task loss had halved; those that begin apart 0.5."""
+    learned: float = 0.5
+    """Share of the first task loss from which on slots should have parted."""
 
     def detect(self, trace: Trace) -> Finding | Unknown | None:
         """Judge the latest recorded cosine."""
-        cosine = trace.scalar("slot_cosine")
-        if cosine is None or trace.step < self.after:
-            return self.unknown(trace, f"no cosine of two slots was recorded after update {self.after}")
+        cosine, left = trace.scalar("slot_cosine"), trace.scalar("task_loss_over_first")
+        if cosine is None or left is None or left > self.learned:
+            return self.unknown(trace, f"no cosine of two slots, or a task loss above {self.learned:g} times the first")
         if cosine <= self.limit:
             return None
         return self.finding(
@@ -199,7 +201,7 @@ class TaskLossAtRest(Detector):
     release: int = 2
     fallen: float = 0.9
     """Sound trainings have 0.5 and less by then."""
-    after: int = 30
+    after: int = 25
     """Updates before it is judged."""
 
     def detect(self, trace: Trace) -> Finding | Unknown | None:
@@ -215,6 +217,41 @@ class TaskLossAtRest(Detector):
             summary=f"the task loss is {share:.3f} times that of the first update at step {trace.step}",
             measured=share,
             threshold=self.fallen,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateLeaps(Detector):
+    """From one update to the next a learning rate has become many times what it was.
+
+    What it sees.
+    The rate of some group is more than `times` the one measured before.
+
+    Why it matters.
+    A schedule that starts anew with each epoch undoes what was learned at its end. The loss that follows is as high as
+    at the start and stays there, so it is no spike; clipping hides it in the gradient.
+    """
+
+    reads: tuple[str, ...] = ("learning_rate",)
+    release: int = 50
+    times: float = 5.0
+    """A warm-up from a tenth of the peak rises by less in a single update, unless it has fewer than two."""
+
+    def detect(self, trace: Trace) -> Finding | Unknown | None:
+        """Compare the latest two measurements."""
+        steps, rows = trace.last("learning_rate", 2)
+        if len(steps) < 2:
+            return self.unknown(trace, "the learning rate was measured fewer than twice")
+        before, now = (row if isinstance(row, tuple) else (row,) for row in rows)
+        leaps = [new / old for old, new in zip(before, now, strict=False) if old > 0]
+        if not leaps or max(leaps) <= self.times:
+            return None
+        return self.finding(
+            trace,
+            severity=Severity.WARNING,
+            summary=f"a learning rate is {max(leaps):.3g} times what it was at step {steps[0]}, at step {steps[1]}",
+            measured=max(leaps),
+            threshold=self.times,
         )
 
 
@@ -299,12 +336,29 @@ END_IS_NOT_TRAINED = Hypothesis(
     settings=("*eos_*",),
 )  # fmt: skip
 
+RATE_LEAPS = Hypothesis(
+    cause="rate-leaps-between-epochs",
+    summary="The learning rate leaps where an epoch begins, and the updates there undo the epoch before.",
+    gate=Gate.SETTINGS,
+    prior=-12.0,
+    evidence=(
+        Weight("rate-leaps", 24.0, when=_GRAVE, why="a learning rate is many times what it was an update before"),
+    ),
+    probe="the-schedule-is-smooth",
+    remedies=(
+        _setting("let the schedule run through all epochs", boundary_rate="1.0"),
+        Remedy(kind="text", text="make the schedule once, before the first epoch, and count updates"),
+    ),
+    settings=("*boundary_rate", "*scheduler", "*warmup_ratio"),
+)  # fmt: skip
+
 DETECTORS: tuple[Detector, ...] = (
     SlotsCollapsed(),
     ContrastWithoutPairs(),
     ContrastAtChance(),
     EndNotLearned(),
     TaskLossAtRest(),
+    RateLeaps(),
 )
 """For `System.detectors`, beside those of `monitor`."""
 HYPOTHESES: tuple[Hypothesis, ...] = (
@@ -312,5 +366,6 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     CONTRAST_HAS_NO_PAIRS,
     PAIRS_DO_NOT_SHARE,
     END_IS_NOT_TRAINED,
+    RATE_LEAPS,
 )
 """For `System.hypotheses`, beside those of `hypotheses`."""
