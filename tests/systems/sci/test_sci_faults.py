@@ -11,7 +11,7 @@ import pytest
 from trimtab import Detector
 from trimtab.errors import ConfigError
 from trimtab.hypotheses import HYPOTHESES as CATALOGUE
-from trimtab.hypotheses import rank
+from trimtab.hypotheses import Hypothesis, rank
 from trimtab.records import Finding, Signal, Unknown
 from trimtab.trace import Trace
 from trimtab_systems.sci import faults
@@ -25,7 +25,7 @@ from trimtab_systems.sci.write_up.alarms import (
     SlotsCollapsed,
     TaskLossAtRest,
 )
-from trimtab_systems.sci.write_up.settings import TrainingSettings
+from trimtab_systems.sci.write_up.config import WriteUpConfig
 
 Course = Sequence[Mapping[str, float]]
 FALLING = [3.0, 2.5, 2.0, 1.5, 1.2, 1.0]
@@ -113,7 +113,7 @@ def test_a_training_without_structure_is_not_judged(rule: Detector):
 
 
 @pytest.mark.parametrize("cause", alarms.HYPOTHESES, ids=lambda cause: cause.cause)
-def test_each_cause_stands_first_where_its_finding_is_alone(cause):
+def test_each_cause_stands_first_where_its_finding_is_alone(cause: Hypothesis):
     code = next(weight.code for weight in cause.evidence if weight.decibans > 0)
     (rule,) = (one for one in alarms.DETECTORS if one.code == code)
     courses: Mapping[str, Mapping[str, float]] = {
@@ -144,7 +144,7 @@ def test_validation_on_the_test_file_is_refused_with_the_reason():
 def test_the_same_training_without_turn_as_content_is_built():
     """So that it is `turn` that is refused, and not the preset."""
     start = SYSTEM.presets[faults.TURN_AS_CONTENT.preset]()
-    assert isinstance(start, TrainingSettings)
+    assert isinstance(start, WriteUpConfig)
     assert start.swap_rate > 0, "without swapping nothing would be made of `turn`"
     with pytest.raises(ConfigError, match="test commands of the split 'length'"):
         build(replace(start, **faults.TURN_AS_CONTENT.change), 0)

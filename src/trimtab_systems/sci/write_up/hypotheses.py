@@ -46,6 +46,7 @@ DOES_NOT_CONVERGE = Hypothesis(
         ),
         Weight("parameters-outside-optimizer", -12.0, when=_GRAVE, family="elsewhere", why="some never learn"),
         Weight("learning-rate-zero", -12.0, when=_GRAVE, family="elsewhere", why="nothing can learn at that rate"),
+        Weight("rate-leaps", -12.0, when=_GRAVE, family="elsewhere", why="the rate leaps, and undoes what was learned"),
     ),
     probe="write-up-converges-at-a-higher-rate",
     remedies=(
