@@ -298,6 +298,8 @@ def main() -> None:
     """Train what is not stored yet, and store the result after each training."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="these parts alone")
+    names = sorted({case.name for case in CASES})
+    parser.add_argument("--case", nargs="+", choices=names, default=names, metavar="CASE", help="of them these alone")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="trainings at a time; 2")
     parser.add_argument("--again", action="store_true", help="train everything anew")
     parser.add_argument("--one", nargs=4, metavar=("PART", "CASE", "SEED", "FILE"), help=argparse.SUPPRESS)
@@ -310,7 +312,8 @@ def main() -> None:
     rows = [] if given.again else stored_rows()
     pool = ThreadPoolExecutor(given.workers)
     try:
-        for future in as_completed([pool.submit(in_own_process, *job) for job in jobs(given.only, rows)]):
+        asked = (job for job in jobs(given.only, rows) if job[0].name in given.case)
+        for future in as_completed([pool.submit(in_own_process, *job) for job in asked]):
             row = future.result()
             rows.append(row)
             print(table([row]).splitlines()[-1], flush=True)
