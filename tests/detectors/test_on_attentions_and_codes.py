@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tests.detectors.kit import row
+from trimtab.detectors.attention_saturated import AttentionSaturated
 from trimtab.diagnose import diagnose
 from trimtab.guard import Guard
 from trimtab.records import Finding, Severity
 from trimtab.run import Run
+from trimtab.trace import Trace
 
 OURS = (
     "attention-uniform", "attention-saturated", "attention-logits-growing", "representation-collapsed", "latent-unused"
@@ -131,3 +136,15 @@ def test_a_divergence_that_weighs_too_much(tmp_path, weight, told):
     else:
         assert [finding.code for finding in findings] == ["latent-unused"]
         assert cause == "kl-weight-too-strong"
+
+
+def test_an_attention_that_is_first_finite_late_is_judged_by_what_is_known_of_it():
+    """The first looks at it were NaN, so that nothing stands at its beginning."""
+    trace = Trace()
+    rule = AttentionSaturated()
+    for step in range(4 * rule.looks):
+        entropy = math.nan if step < 2 * rule.looks else 0.0
+        trace.append(row(step, {"own/entropy": entropy, "loss": 1.0}))
+    found = rule.detect(trace)
+    assert isinstance(found, Finding)
+    assert found.evidence["entropy_first"] == 0.0

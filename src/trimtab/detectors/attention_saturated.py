@@ -61,7 +61,9 @@ class AttentionSaturated(Detector):
         late = {label: course for label, course in entropies.items() if max(values(course)) <= self.entropy}
         if not late:
             return None
-        early, logits = first(trace, sources, self.looks), last(trace, ("attention_logit",), self.looks)
+        # an attention that was first met, or first finite, after the rows that are kept for ever begins with what is known
+        early = entropies | first(trace, sources, self.looks)
+        logits = last(trace, ("attention_logit",), self.looks)
         saturated: dict[str, bool] = {}
         for label, course in late.items():
             at_start = max(values(early[label])) <= self.entropy
@@ -73,7 +75,7 @@ class AttentionSaturated(Detector):
             return None
         from_start, total = any(saturated.values()), len(entropies)
         known = [label for label in saturated if label in logits]
-        logits_first = first(trace, ("attention_logit",), 1) if known else {}
+        logits_first = logits | first(trace, ("attention_logit",), 1)
         entropy = middle([entropies[label][-1][1] for label in saturated])
         logit = middle([logits[label][-1][1] for label in known]) if known else 0.0
         many = len(saturated) >= self.share * total
