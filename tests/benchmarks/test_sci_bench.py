@@ -14,11 +14,12 @@ from trimtab_systems.sci.recipe import SYSTEM
 CASE = bench.CASES[0]
 
 
-def row(seed=0, *, right=1.0, attempts=1, seconds=100.0, error="", part="loop", name="length"):
+def row(seed=0, *, right=1.0, attempts=1, seconds=100.0, error="", part="loop", name="length", draws=0):
     clauses = {"seen clauses": {"exact": 776, "n": 776}, "an unseen clause": {"exact": 0, "n": 3144}}
     tested = {} if error else {"test": {"exact_match": right, "by_clauses": clauses}}
     return {
-        "part": part, "name": name, "seed": seed, "commit": "c", "attempts": [{}] * attempts, "error": error,
+        "part": part, "name": name, "seed": seed, "commit": "c", "error": error,
+        "attempts": [{"last_validation": {"explorations": draws}}] * attempts,
         "train_exact_match": 1.0, "cpu_seconds": seconds, **tested,
     }  # fmt: skip
 
@@ -44,6 +45,7 @@ def trained_with(fits, monkeypatch):
 
 def test_what_died_or_was_restarted_counts_against_the_model():
     rows = [row(0), row(1, attempts=3, seconds=300.0), row(2, right=0.5), bench.failed(CASE, 3, 40.0, "exit code 1")]
+    assert bench.figures_of([*rows, row(4, draws=2)])["loop_length_seeds_without_redraw"] == 1
     figures = bench.figures_of(rows)
     assert figures["loop_length_em_min"] == 0.0
     assert figures["loop_length_em_mean"] == pytest.approx(2.5 / 4)

@@ -16,7 +16,7 @@ from trimtab.records import Finding, Severity
 from trimtab_systems.sci import view
 from trimtab_systems.sci.data import EOS, FIRST_ACTION, PAD, WORDS, train_of
 from trimtab_systems.sci.pairs import Pool
-from trimtab_systems.sci.write_up import hypotheses, monitor
+from trimtab_systems.sci.write_up import alarms, hypotheses, monitor
 from trimtab_systems.sci.write_up.config import WriteUpConfig
 from trimtab_systems.sci.write_up.curriculum import Curriculum, Plan
 from trimtab_systems.sci.write_up.milestones import milestones
@@ -326,7 +326,7 @@ def test_every_recorded_milestone_is_a_metric_that_exists(watched):
 
 
 def test_the_tuning_guide_names_codes_settings_and_milestones_that_exist():
-    codes = {one.code for one in (*DETECTORS, *OWN)}
+    codes = {one.code for one in (*DETECTORS, *OWN, *alarms.DETECTORS)}
     settings = {name for kind in WriteUpConfig.__mro__ for name in getattr(kind, "__annotations__", ())}
     missed = {one.metric for one in milestones(WriteUpConfig(), [60 * epoch for epoch in range(1, 13)])}
     missed.add("validation/length_accuracy")
