@@ -51,7 +51,7 @@ class Spans(NamedTuple):
 
 
 class AbstractionLayer(nn.Module):
-    """One score between 0 and 1 for each word, a weighted mean of eight features; 0.5 for all words at the start.
+    """One score between 0 and 1 for each word, a weighted mean of some features; about 0.5 for all at the start.
 
     Features are bounded before their sigmoid and the temperature cannot reach its ends, so that neither loses its
     gradient (write-up 2.3, whose clamp of the temperature does).
@@ -111,7 +111,9 @@ class Block(nn.Module):
         bias = torch.zeros(pad_BN.shape).masked_fill(pad_BN, -1e9)[:, None, None]
         if self.distance is not None:
             place_N = torch.arange(x_BKD.shape[1])
-            bias = bias + self.distance[:, place_N[None] - place_N[:, None] + LONGEST - 1]
+            # words of one command are fewer than LONGEST apart; what is further away is padding, which is not seen
+            apart_NN = (place_N[None] - place_N[:, None]).clamp(1 - LONGEST, LONGEST - 1)
+            bias = bias + self.distance[:, apart_NN + LONGEST - 1]
         if self.competition:
             mixed = shared_out(query, key, value, pad_BN)
         else:
@@ -266,6 +268,14 @@ class SCILoop(nn.Module):
         if self.context is None:
             return self.structure(every_VD)[1][words_BN] * word_BN, pattern_BN
         return self.structure(self.context(every_VD[words_BN], None, ~word_BN))[1] * word_BN, pattern_BN
+
+    def features_of(self, words_BN: torch.Tensor) -> torch.Tensor:
+        """Return the features behind the structure score of each word, [B, N, F]; those of padding mean nothing."""
+        if self.context is None:
+            features_VF: torch.Tensor = self.structure(self.embedding.weight)[0]
+            return features_VF[words_BN]
+        features_BNF: torch.Tensor = self.structure(self.context(self.embedding(words_BN), None, words_BN == 0))[0]
+        return features_BNF
 
     def programs(self, spans: Spans, scaffold: bool = False) -> tuple[Calls, Phrases]:
         """Return the calls of each distinct skeleton and the phrases of each distinct span.

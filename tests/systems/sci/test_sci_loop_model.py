@@ -202,3 +202,25 @@ def test_overlap_is_the_squared_cosine_with_content_words_alone():
 def test_variants_that_cannot_be_are_refused(changed, contextual, says):
     with pytest.raises(ConfigError, match=says):
         variants.Variations(**changed).check_variations(contextual)
+
+
+def test_scores_and_features_of_each_occurrence_do_not_change_with_the_place_of_the_command():
+    model = made(contextual=True)
+    for block in (model.context, *model.outer.encoder):
+        torch.nn.init.normal_(block.distance)
+    words_BN = commands("walk around left thrice after run opposite right twice")
+    moved_BN = torch.nn.functional.pad(words_BN, (5, 0))
+    for one_BN, other_BN in zip(model.scores(words_BN), model.scores(moved_BN), strict=True):
+        torch.testing.assert_close(other_BN[:, 5:], one_BN)
+    torch.testing.assert_close(model.features_of(moved_BN)[:, 5:], model.features_of(words_BN))
+
+
+@pytest.mark.parametrize("changed", [{}, {"contextual": True}, {"abstraction": "free"}])
+def test_features_are_those_that_the_scores_are_made_of(changed):
+    model = made(**changed)
+    for parameter in model.structure.parameters():
+        torch.nn.init.normal_(parameter)
+    words_BN = commands("walk around left twice and jump", "jump twice")
+    weight_F = torch.ones(1) if "abstraction" in changed else model.structure.weight.softmax(-1)
+    expected_BN = model.features_of(words_BN) @ weight_F * (words_BN > 0)
+    torch.testing.assert_close(model.scores(words_BN)[0], expected_BN)
