@@ -65,7 +65,8 @@ class Place:
         inner: how often the inner loop alone was drawn anew in this attempt.
         redrawn: how often anything was drawn anew in all.
         fit: share of the sampled training commands, or spans, that were right when it was last looked.
-        done: the last part ended well.
+        done: the last part is over.
+        next: the update that comes next.
     """
 
     part: Part = "outer"
@@ -75,6 +76,7 @@ class Place:
     redrawn: int = 0
     fit: float = 0.0
     done: bool = False
+    next: int = 0
 
 
 class Course:
@@ -84,7 +86,8 @@ class Course:
         plan: how long and with how much help.
         model: whose parts are drawn anew where they failed.
         optimizer: whose rates are set, and whose moments of what was drawn anew are cleared; each group has a "peak".
-        fit: () -> share of a fixed sample of the training commands that is right; by the scaffold where it is True.
+        fit: (scaffold) -> share of the training commands that is right, of a fixed sample by the scaffold where it is
+            True, else of all without it.
         copied: () -> share of the sample's spans whose phrase the inner loop says as the scaffold does.
         seed: of what is drawn anew.
     """
@@ -140,11 +143,12 @@ class Course:
 
     def before(self, step: int) -> None:
         """Set the rates for update number `step`."""
+        self.place.next = step
         now, plan = step - self.place.begun, self.plan
         if self.place.part == "outer":
             factor = min(1.0, (now + 1) / plan.warmup)
         elif self.place.part == "inner":
-            self.model.pattern.requires_grad_(now >= plan.pattern_from)
+            self._freeze()
             factor = min(1.0, (now + 1) / 10) * (1.0 - 0.9 * min(1.0, now / plan.inner))
         else:
             factor = 0.5 * (1.0 - 0.9 * min(1.0, now / plan.whole))
@@ -182,6 +186,8 @@ class Course:
     def _freeze(self) -> None:
         for name, child in self.model.named_children():
             child.requires_grad_(name in _LEARNT[self.place.part])
+        if self.place.part == "inner":
+            self.model.pattern.requires_grad_(self.place.next - self.place.begun >= self.plan.pattern_from)
 
     def _draw_anew(self, *, inner: bool) -> None:
         with torch.random.fork_rng(devices=[]):

@@ -155,6 +155,11 @@ class Config(Variations):
             if not low <= getattr(self, name) <= high:
                 limit = f"at least {low:g}" if high == math.inf else f"{low:g} to {high:g}"
                 raise ConfigError(f"{name}: expected {limit}, got {getattr(self, name)!r}")
+        if self.pattern_from >= self.inner_steps:
+            raise ConfigError(
+                f"pattern_from: expected less than inner_steps = {self.inner_steps}, got {self.pattern_from}; the "
+                "second score would never learn"
+            )
         if self.width % (2 * self.heads):
             raise ConfigError(
                 f"width: expected a multiple of 2 * heads = {2 * self.heads}, got {self.width}; each head and each "
@@ -287,6 +292,7 @@ def build(config: AnyConfig, seed: int) -> Training:
             "explorations": course.place.redrawn,
         }
 
+    watch = Watch(model, course, held, asked)
     return Training(
         model=model,
         optimizers={"main": optimizer},
@@ -298,9 +304,9 @@ def build(config: AnyConfig, seed: int) -> Training:
         evaluate_every=config.evaluate_every,
         clip=config.clip,
         schedule=course.after,
-        parts={"course": course},
+        parts={"course": course, "watch": watch},
         finished=lambda: course.place.done,
-        observe=Watch(model, course, held, asked).observe,
+        observe=watch.observe,
         represent=represent,
     )
 

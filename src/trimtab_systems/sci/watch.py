@@ -85,6 +85,15 @@ class Watch:
         if done % SHOW_EVERY == 0 or changed or place.done:
             self._show(guard, done, of)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the scores of words so far, and the part that was announced last."""
+        return {"part": self.part, "history": [{"step": step, "scores": dict(of)} for step, of in self.history]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self.part = state["part"]
+        self.history = [(int(one["step"]), dict(one["scores"])) for one in state["history"]]
+
     def _show(self, guard: Recorder, done: int, of: Mapping[str, float]) -> None:
         self.history.append((done, of))
         if len(self.history) > 60:
@@ -99,7 +108,7 @@ class Watch:
             ),
         )
         guard.show("scores-of-words", view.word_roles_map(self.history))
-        features_WNF = self.model.structure(self.model.embedding.weight)[0][self.words_BN]
+        features_WNF = self.model.features_of(self.words_BN)
         guard.show("features", view.features_map(self.words_BN, features_WNF))
         guard.show("features-read", view.features_table(self.words_BN, features_WNF))
         said = self.model.predict(self.held.words_BN)

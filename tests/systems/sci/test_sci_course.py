@@ -98,6 +98,16 @@ def test_its_state_says_everything():
         assert other.optimizer.param_groups[0]["lr"] == one.optimizer.param_groups[0]["lr"]
 
 
+def test_what_is_frozen_is_frozen_again():
+    plan = dataclasses.replace(PLAN, pattern_from=3)
+    one, other = course(plan=plan), course(plan=plan)
+    for step in range(9):
+        one.after(step)
+        other.load_state_dict(one.state_dict())
+        learns = [[part.requires_grad for part in each.model.pattern.parameters()] for each in (one, other)]
+        assert learns[0] == learns[1] == [step >= 7] * 2
+
+
 def test_aids_go_to_zero():
     one = course()
     first, last = one.aids(0), one.aids(9)
