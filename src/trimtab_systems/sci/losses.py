@@ -1,9 +1,10 @@
 """The loss of SCI-Loop: exact for given roles, and sampled over roles.
 
-For given roles the likelihood is exact (likelihood.py). Roles are sampled M times for each command, and the loss is
--log of the mean likelihood, a bound that is tighter than the usual one. The gradient for the roles is the posterior
-among the samples less the prior: sum_m (w_m - 1/M) grad log p(z_m), w = softmax of the log likelihoods. No baseline and
-no straight-through estimate are needed.
+For given roles the likelihood is exact (likelihood.py). Roles are guessed M times for each command, the first time as
+the likelier ones, and each guess is tried again with one word in its other role. The loss is -log of the mean
+likelihood of these 2 M choices; it teaches the loops, and not the scores. A score gets its gradient from the pairs
+alone: its logit moves by sigmoid(l' - l) - 1/2, where l and l' are the log likelihoods of a guess and of its changed
+twin. No baseline and no straight-through estimate are needed.
 """
 
 from __future__ import annotations
