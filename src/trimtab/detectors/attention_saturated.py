@@ -61,7 +61,7 @@ class AttentionSaturated(Detector):
         late = {label: course for label, course in entropies.items() if max(values(course)) <= self.entropy}
         if not late:
             return None
-        # an attention that was first met, or first finite, after the rows that are kept for ever begins with what is known
+        # one that was first met, or first finite, after the rows that are kept for ever begins with what is known of it
         early = entropies | first(trace, sources, self.looks)
         logits = last(trace, ("attention_logit",), self.looks)
         saturated: dict[str, bool] = {}
