@@ -37,10 +37,14 @@ class Phrases(NamedTuple):
     """Probability that the phrase ends after step l."""
 
     def greedy(self) -> list[tuple[int, ...]]:
-        """Return of each span the likelier actions, up to the first step after which the phrase rather ends."""
+        """Return of each span the likelier actions, up to the first step after which the phrase rather ends.
+
+        A span that has no action to say, as none of its words is content, says nothing.
+        """
         ends_UL = self.end_UL > 0.5
         ends_UL[:, -1] = True
-        lengths, actions = (ends_UL.long().argmax(-1) + 1).tolist(), self.action_ULA.argmax(-1).tolist()
+        lengths_U = (ends_UL.long().argmax(-1) + 1) * self.action_ULA.any(-1).any(-1)
+        lengths, actions = lengths_U.tolist(), self.action_ULA.argmax(-1).tolist()
         return [tuple(row[:length]) for row, length in zip(actions, lengths, strict=True)]
 
 

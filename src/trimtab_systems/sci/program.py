@@ -124,13 +124,8 @@ def explain(model: SCILoop, words_BN: torch.Tensor) -> list[Explained]:
         calls, _ = model.programs(spans)
         phrases, pointer_ULN = model.phrases(spans.patterns_UN, spans.words_UN)
     phrase_of = [
-        _phrase(actions, ends, places)
-        for actions, ends, places in zip(
-            phrases.action_ULA.argmax(-1).tolist(),
-            phrases.end_UL.tolist(),
-            pointer_ULN.argmax(-1).tolist(),
-            strict=True,
-        )
+        tuple(zip(actions, places, strict=False))  # places go on beyond the end of the phrase
+        for actions, places in zip(phrases.greedy(), pointer_ULN.argmax(-1).tolist(), strict=True)
     ]
     pointers, stops = calls.pointer_RKJ.tolist(), calls.stop_RK.tolist()
     found, distinct = [], len(spans.words_UN)
@@ -168,12 +163,6 @@ def _shares(structure_BN: torch.Tensor, pattern_BN: torch.Tensor) -> torch.Tenso
     """Return the probability of each role, [B, N, 3]: what is not structure is pattern or content."""
     rest_BN = 1.0 - structure_BN
     return torch.stack([structure_BN, rest_BN * pattern_BN, rest_BN * (1.0 - pattern_BN)], -1)
-
-
-def _phrase(actions: Sequence[int], ends: Sequence[float], places: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Return the steps of a phrase up to the first after which it ends."""
-    last = next((step for step, end in enumerate(ends) if end > 0.5), len(ends) - 1)
-    return tuple(zip(actions[: last + 1], places[: last + 1], strict=True))
 
 
 def _calls(

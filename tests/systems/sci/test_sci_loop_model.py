@@ -224,3 +224,12 @@ def test_features_are_those_that_the_scores_are_made_of(changed):
     weight_F = torch.ones(1) if "abstraction" in changed else model.structure.weight.softmax(-1)
     expected_BN = model.features_of(words_BN) @ weight_F * (words_BN > 0)
     torch.testing.assert_close(model.scores(words_BN)[0], expected_BN)
+
+
+def test_a_span_without_a_word_to_copy_says_nothing(some):
+    """Its pointers are all zero; the first action would else be said, and be right for `walk` by accident."""
+    model = made()
+    model.hard_roles = lambda words_BN: torch.where(words_BN > 0, PATTERN, 0)
+    assert model.predict(some) == [()] * len(some)
+    assert all(one.calls and not any(one.phrases) for one in explain(model, some))
+    assert any(model.predict(some, scaffold=True))
